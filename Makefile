@@ -1,0 +1,33 @@
+# One line per target; what is longer lives in a script of the folder it belongs to.
+.DEFAULT_GOAL := help
+.PHONY: help demo test verify fix bench images crds protos e2e
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+
+demo: ## build, start a secured application end to end, tell its story; KEEP=1 leaves it up
+	@cargo build --quiet --workspace --bins --locked && target/debug/demo $(if $(KEEP),--keep)
+
+test: ## every test of the workspace, real processes and official SDKs included
+	cargo test --workspace --locked --no-fail-fast
+
+verify: ## what has to hold before a commit; never writes
+	.ci/verify
+
+fix: ## formats and applies lint suggestions
+	cargo fmt --all && cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: ## measures what images ship (profile dist); BENCH_BASELINE_DIR=folder compares with other executables
+	cargo build --profile dist --locked -p dapr-sidecar -p dapr-sentry -p dapr-placement -p dapr-bench --bins && target/dist/bench
+
+images: ## one image per binary (needs the Kubernetes work; says so until then)
+	@charts/images
+
+crds: ## rewrites crds/yaml from the types
+	cargo run --quiet -p dapr-crds --bin crds
+
+protos: ## rewrites proto/src/generated and target/dapr.binpb from the .proto files
+	cargo run --quiet -p dapr-proto-generator
+
+e2e: ## end-to-end tests alone
+	cargo test -p dapr-e2e --locked
