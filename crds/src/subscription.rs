@@ -1,0 +1,37 @@
+//! Subscription: topics an app receives, in two versions and the conversion between them.
+//!
+//! The storage version is [`v2alpha1`]; `v1alpha1` has one route instead of rules.
+
+mod convert;
+mod review;
+pub mod v1alpha1;
+pub mod v2alpha1;
+
+use serde::{Deserialize, Serialize};
+
+use crate::meta::{is_zero, or_default};
+use crate::schema::{Schema, boolean, int32, object};
+
+pub use review::{ConversionError, convert, review};
+
+/// Delivery of messages in batches.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct BulkSubscribe {
+    /// Whether batches are delivered.
+    #[serde(deserialize_with = "or_default")]
+    pub enabled: bool,
+    /// Largest batch.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_zero")]
+    pub max_messages_count: i32,
+    /// Longest wait for a full batch in milliseconds.
+    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_zero")]
+    pub max_await_duration_ms: i32,
+}
+
+fn bulk_subscribe_schema() -> Schema {
+    object()
+        .required("enabled", boolean())
+        .optional("maxMessagesCount", int32())
+        .optional("maxAwaitDurationMs", int32())
+}
