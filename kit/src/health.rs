@@ -1,0 +1,248 @@
+//! Health targets and the `/healthz` server of the control plane.
+//!
+//! Each subsystem registers one target and reports itself; the process is ready when every target is.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ::http::{Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::Full;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::http;
+
+/// The health targets of a process. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    targets: Arc<Targets>,
+}
+
+#[derive(Debug)]
+struct Targets {
+    states: Mutex<Vec<TargetState>>,
+    /// Whether all are ready; changed under the lock, so it follows the order of the reports.
+    ready: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct TargetState {
+    name: String,
+    ready: bool,
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self {
+            states: Mutex::default(),
+            ready: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Health {
+    /// No targets yet, and hence not ready.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a target. It starts unready and keeps its last state when the handle is dropped, so a subsystem
+    /// that dies before it was ready keeps the process unready.
+    pub fn target(&self, name: impl Into<String>) -> Target {
+        let index = self.targets.change(|states| {
+            states.push(TargetState {
+                name: name.into(),
+                ready: false,
+            });
+            states.len() - 1
+        });
+        Target {
+            targets: self.targets.clone(),
+            index,
+        }
+    }
+
+    /// The names of the targets that are not ready, in the order they were registered.
+    pub fn unready(&self) -> Vec<String> {
+        let states = self.targets.states.lock();
+        states
+            .iter()
+            .filter(|target| !target.ready)
+            .map(|target| target.name.clone())
+            .collect()
+    }
+
+    /// Whether there is at least one target and every one is ready.
+    pub fn is_ready(&self) -> bool {
+        *self.targets.ready.borrow()
+    }
+
+    /// Waits until [`is_ready`](Self::is_ready).
+    pub async fn await_ready(&self) {
+        // The sender lives in `self`, so the channel cannot close.
+        drop(self.subscribe().wait_for(|ready| *ready).await);
+    }
+
+    /// Follows [`is_ready`](Self::is_ready).
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.targets.ready.subscribe()
+    }
+}
+
+impl Targets {
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<TargetState>) -> T) -> T {
+        let mut states = self.states.lock();
+        let result = change(&mut states);
+        let all = !states.is_empty() && states.iter().all(|target| target.ready);
+        self.ready
+            .send_if_modified(|ready| std::mem::replace(ready, all) != all);
+        result
+    }
+}
+
+/// One subsystem's own entry in [`Health`].
+#[derive(Debug)]
+pub struct Target {
+    targets: Arc<Targets>,
+    index: usize,
+}
+
+impl Target {
+    /// The subsystem serves.
+    pub fn ready(&self) {
+        self.set(true);
+    }
+
+    /// The subsystem does not serve, or no longer.
+    pub fn unready(&self) {
+        self.set(false);
+    }
+
+    fn set(&self, ready: bool) {
+        // The index stays valid: targets are never removed.
+        self.targets
+            .change(|states| states[self.index].ready = ready);
+    }
+}
+
+/// One more page of the health server, such as placement's `/placement/state`.
+pub struct Page {
+    path: &'static str,
+    respond: Box<dyn Fn() -> Response<Full<Bytes>> + Send + Sync>,
+}
+
+impl Page {
+    /// Answers every method on exactly `path`. `respond` must not block.
+    pub fn new(
+        path: &'static str,
+        respond: impl Fn() -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            path,
+            respond: Box::new(respond),
+        }
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Serves `/healthz` for every method until the token is cancelled: 200 or 503 with an empty body. `extra` adds a
+/// page; every other path is 404.
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    extra: Option<Page>,
+    token: CancellationToken,
+) {
+    let respond = move |path: &str| match &extra {
+        _ if path == "/healthz" => http::empty(if health.is_ready() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        }),
+        Some(page) if path == page.path => (page.respond)(),
+        _ => http::not_found(),
+    };
+    http::serve(listener, respond, token).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ready_when_every_target_is() {
+        let health = Health::new();
+        assert!(!health.is_ready(), "nothing registered");
+        let first = health.target("first");
+        let second = health.target("second");
+        assert_eq!(health.unready(), ["first", "second"]);
+        second.ready();
+        assert_eq!(health.unready(), ["first"]);
+        assert!(!health.is_ready());
+        first.ready();
+        assert!(health.is_ready());
+        health.await_ready().await;
+        second.unready();
+        assert!(!health.is_ready());
+        assert_eq!(health.unready(), ["second"]);
+        second.ready();
+        drop((first, second));
+        assert!(health.is_ready(), "a dropped handle keeps its state");
+        drop(health.target("late"));
+        assert_eq!(health.unready(), ["late"]);
+    }
+
+    #[tokio::test]
+    async fn readiness_can_be_awaited() {
+        let health = Health::new();
+        let target = health.target("late");
+        let mut changes = health.subscribe();
+        let waiting = tokio::spawn({
+            let health = health.clone();
+            async move { health.await_ready().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        target.ready();
+        waiting.await.expect("no panic");
+        assert!(*changes.wait_for(|ready| *ready).await.expect("open"));
+    }
+
+    #[tokio::test]
+    async fn serves_healthz_for_every_method_and_nothing_else() {
+        let health = Health::new();
+        let target = health.target("target");
+        let page = Page::new("/placement/state", || Response::new(Full::from("{}")));
+        let server = http::testing::Server::start(|listener, token| {
+            serve(listener, health, Some(page), token)
+        })
+        .await;
+        assert_eq!(server.request("GET", "/healthz").await.0, 503);
+        target.ready();
+        for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+            assert_eq!(
+                server.request(method, "/healthz?verbose").await,
+                (200, String::new()),
+                "{method}"
+            );
+        }
+        assert_eq!(
+            server.request("GET", "/placement/state").await,
+            (200, "{}".to_owned())
+        );
+        for path in ["/", "/healthz/", "/metrics", "/placement"] {
+            assert_eq!(server.request("GET", path).await.0, 404, "{path}");
+        }
+        server.stop().await;
+    }
+}

@@ -1,0 +1,143 @@
+//! The frame of every `main`: runtime, signals, the fatal line, the exit status.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::num::NonZero;
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+
+use crate::log;
+use crate::shutdown::Shutdown;
+
+/// Runs a binary: builds the runtime, listens for signals, runs what `start` returns to its end.
+///
+/// `Ok` is status 0. An error is logged as one fatal line, its causes joined with `: `, and is status 1. Status 2
+/// belongs to the flags, see [`crate::flags::parse`]. Tasks that still run at the end are abandoned: draining
+/// is the future's work. `name` is the log scope until [`log::init`] sets its own. Needs nothing from the
+/// environment.
+pub fn run<F, T, E>(name: &'static str, start: F) -> ExitCode
+where
+    F: FnOnce(Shutdown) -> T,
+    T: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    // One core must not starve the health server while it computes, hence at least two.
+    run_on(name, cores().max(2), start)
+}
+
+/// The cores this process may use, at least 1.
+pub fn cores() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}
+
+/// As [`run`], with this many worker threads.
+pub fn run_on<F, T, E>(name: &'static str, workers: usize, start: F) -> ExitCode
+where
+    F: FnOnce(Shutdown) -> T,
+    T: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    log::set_default_scope(name);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name(name)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("failed to start the runtime: {error}")),
+    };
+    let result = runtime.block_on(async {
+        let shutdown = Shutdown::install()
+            .map_err(|error| format!("failed to listen for signals: {error}"))?;
+        // This clone keeps the signal listener alive whatever `start` does with the other.
+        let outcome = start(shutdown.clone()).await;
+        drop(shutdown);
+        outcome.map_err(Into::into)
+    });
+    // A blocking task, a stuck name lookup for instance, must not hold up the exit.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&chain(error.as_ref())),
+    }
+}
+
+fn fail(text: &str) -> ExitCode {
+    log::fatal(text);
+    ExitCode::FAILURE
+}
+
+/// The error and its causes, joined with `: `.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(text, ": {error}").expect("writing to a string cannot fail");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use std::convert::Infallible;
+    use std::process::ExitCode;
+
+    use super::{chain, run};
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to start")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to read the file")]
+    struct Inner(#[source] io::Error);
+
+    #[track_caller]
+    fn check_code(actual: ExitCode, expected: ExitCode) {
+        // `ExitCode` can be compared only by what it prints.
+        assert_eq!(format!("{actual:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn the_outcome_is_the_exit_status() {
+        let code = run("dapr.test", |shutdown| async move {
+            assert!(tokio::runtime::Handle::current().metrics().num_workers() >= 2);
+            shutdown.trigger();
+            shutdown.token().cancelled().await;
+            Ok::<(), Infallible>(())
+        });
+        check_code(code, ExitCode::SUCCESS);
+        check_code(
+            run("dapr.test", |_| async {
+                Err(Outer(Inner(io::Error::other("test"))))
+            }),
+            ExitCode::FAILURE,
+        );
+    }
+
+    #[test]
+    fn a_stuck_blocking_task_does_not_hold_up_the_end() {
+        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        let code = run("dapr.test", |_| async move {
+            drop(tokio::task::spawn_blocking(move || stuck.recv()));
+            Ok::<(), Infallible>(())
+        });
+        check_code(code, ExitCode::SUCCESS);
+        drop(release);
+    }
+
+    #[test]
+    fn the_chain_names_every_cause_once() {
+        let error = Outer(Inner(io::Error::other("disk on fire")));
+        assert_eq!(
+            chain(&error),
+            "failed to start: failed to read the file: disk on fire"
+        );
+        assert_eq!(chain(&io::Error::other("alone")), "alone");
+    }
+}
