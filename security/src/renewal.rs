@@ -1,0 +1,229 @@
+//! Keeping identity and bundle fresh.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::sleep;
+
+use crate::anchors::{AnchorsSource, TrustAnchors};
+use crate::security::{Error, Publisher};
+use crate::sentry::Client;
+use crate::svid::Svid;
+use crate::watch::Changes;
+
+/// Shortest time between two renewals.
+pub(crate) const AT_LEAST: Duration = Duration::from_secs(1);
+/// How often the wall clock is looked at, so that a suspended machine notices a missed renewal.
+const CHECK: Duration = Duration::from_secs(60);
+/// Pause after a failed renewal; the old identity is kept meanwhile.
+const RETRY: Duration = Duration::from_secs(10);
+/// Pause between rounds while waiting for the first identity or for the bundle's file.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// The trust bundle and, if it is a file, the watch on it.
+pub(crate) struct Bundle {
+    anchors: TrustAnchors,
+    file: Option<(PathBuf, Changes)>,
+}
+
+impl Bundle {
+    pub(crate) async fn open(source: &AnchorsSource) -> Result<Self, Error> {
+        match source {
+            AnchorsSource::Inline(text) => Ok(Self {
+                anchors: TrustAnchors::from_pem(text.as_bytes())?,
+                file: None,
+            }),
+            AnchorsSource::File(path) => Self::open_file(path).await,
+        }
+    }
+
+    async fn open_file(path: &Path) -> Result<Self, Error> {
+        wait_for(path).await;
+        // The watch comes first: a change between it and the read is then seen again, never lost.
+        let changes = Changes::of_files([path]).map_err(|source| Error::Watch {
+            path: path.display().to_string(),
+            source,
+        })?;
+        loop {
+            match tokio::fs::read(path).await {
+                Ok(text) => {
+                    let anchors = TrustAnchors::from_pem(&text)?;
+                    return Ok(Self {
+                        anchors,
+                        file: Some((path.to_owned(), changes)),
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "Trust anchors file cannot be read, waiting");
+                    sleep(WAIT).await;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn anchors(&self) -> &TrustAnchors {
+        &self.anchors
+    }
+
+    /// Waits until the bundle differs. Cancel safe: what was not taken over is read again at the next event.
+    async fn changed(&mut self) -> TrustAnchors {
+        let Some((path, changes)) = &mut self.file else {
+            return std::future::pending().await;
+        };
+        loop {
+            changes.changed().await;
+            // Blocking: a bundle has a few kilobytes, and an await here would lose the event if cancelled.
+            match read(path) {
+                Ok(anchors) if anchors != self.anchors => {
+                    self.anchors = anchors.clone();
+                    return anchors;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(
+                    path = %path.display(), %error, "Trust anchors file is unusable, keeping the old trust anchors"
+                ),
+            }
+        }
+    }
+}
+
+async fn wait_for(path: &Path) {
+    let mut told = false;
+    while !tokio::fs::try_exists(path).await.unwrap_or(false) {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(path = %path.display(), "Trust anchors file does not exist yet, waiting");
+        }
+        sleep(WAIT).await;
+    }
+}
+
+fn read(path: &Path) -> Result<TrustAnchors, io::Error> {
+    TrustAnchors::from_pem(&std::fs::read(path)?).map_err(io::Error::other)
+}
+
+/// Asks for the first identity until there is one or the answer is no.
+pub(crate) async fn first(client: &Client, bundle: &mut Bundle) -> Result<Svid, Error> {
+    loop {
+        match client.fetch(&bundle.anchors).await {
+            Err(Error::Unreachable(status)) => {
+                tracing::warn!(
+                    error = status.message(),
+                    "Sentry cannot be reached, waiting"
+                );
+            }
+            result => return result,
+        }
+        tokio::select! {
+            () = sleep(WAIT) => {}
+            _ = bundle.changed() => {}
+        }
+    }
+}
+
+/// Renews for ever.
+pub(crate) async fn run(publisher: Publisher, client: Client, mut bundle: Bundle) {
+    while let Some(current) = publisher.current() {
+        let mut is_renewal = true;
+        let svid = tokio::select! {
+            _ = bundle.changed() => {
+                is_renewal = false;
+                current.svid.clone()
+            }
+            () = current.svid.renewal_due() => match client.fetch(&bundle.anchors).await {
+                Ok(svid) => svid,
+                Err(error) => {
+                    publisher.renewed(Err(&error));
+                    tracing::error!(%error, "Failed to renew the identity, keeping the old one");
+                    sleep(RETRY).await;
+                    continue;
+                }
+            },
+        };
+        let id = svid.spiffe_id().clone();
+        match publisher.replace(svid, bundle.anchors.clone()) {
+            Ok(()) => {
+                if is_renewal {
+                    publisher.renewed(Ok(()));
+                }
+                tracing::info!(%id, "Identity or trust anchors replaced");
+            }
+            Err(error) => {
+                publisher.renewed(Err(&error));
+                tracing::error!(%error, "New identity cannot be used, keeping the old one");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Waits for a moment of the wall clock.
+pub(crate) async fn due(moment: SystemTime) {
+    while let Some(pause) = pause(SystemTime::now(), moment) {
+        sleep(pause).await;
+    }
+}
+
+/// How long to sleep before the clock is looked at again; none if the moment has come.
+fn pause(now: SystemTime, moment: SystemTime) -> Option<Duration> {
+    let left = moment.duration_since(now).ok()?;
+    (!left.is_zero()).then(|| left.min(CHECK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::moment;
+
+    fn check(now: i64, at: i64, expected: Option<u64>) {
+        assert_eq!(
+            pause(moment(now), moment(at)),
+            expected.map(Duration::from_secs),
+            "{now} {at}"
+        );
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_each_minute() {
+        check(0, 3600, Some(60));
+        check(3590, 3600, Some(10));
+        check(3600, 3600, None);
+        check(9999, 3600, None);
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_keeps_the_old_bundle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.crt");
+        let pem = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::default()
+                .self_signed(&key)
+                .unwrap()
+                .pem()
+        };
+        let waiting = tokio::spawn({
+            let path = path.clone();
+            async move { Bundle::open(&AnchorsSource::File(path)).await }
+        });
+        std::fs::write(&path, pem()).unwrap();
+        let mut bundle = waiting.await.unwrap().unwrap();
+        let replace = |text: &str| {
+            let new = folder.path().join("new");
+            std::fs::write(&new, text).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+        };
+        replace("broken");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(300), bundle.changed())
+                .await
+                .is_err()
+        );
+        let next = pem();
+        replace(&next);
+        let anchors = tokio::time::timeout(Duration::from_secs(10), bundle.changed())
+            .await
+            .unwrap();
+        assert_eq!(anchors, TrustAnchors::from_pem(next.as_bytes()).unwrap());
+    }
+}

@@ -1,0 +1,173 @@
+//! The client of the certificate authority: one request, a few tries.
+
+use std::time::Duration;
+
+use dapr_proto::dapr::proto::sentry::v1::ca_client::CaClient;
+use dapr_proto::dapr::proto::sentry::v1::sign_certificate_request::TokenValidator;
+use dapr_proto::dapr::proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
+use tokio::time::{sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::anchors::TrustAnchors;
+use crate::connector::{Connector, Expect};
+use crate::identity::{SpiffeId, spiffe_id};
+use crate::material;
+use crate::options::{Options, TokenSource};
+use crate::request::{generate_key, signing_request};
+use crate::security::Error;
+use crate::svid::Svid;
+use crate::token;
+
+const TRY: Duration = Duration::from_secs(3);
+const RETRIES: u32 = 5;
+const BACKOFF: Duration = Duration::from_millis(100);
+
+pub(crate) struct Client {
+    options: Options,
+    endpoint: Endpoint,
+    server: SpiffeId,
+}
+
+impl Client {
+    pub(crate) fn new(options: Options) -> Result<Self, Error> {
+        let server = spiffe_id(
+            &options.control_plane_trust_domain,
+            &options.control_plane_namespace,
+            crate::SENTRY_APP_ID,
+        )?;
+        let endpoint = endpoint(&options.sentry_address)?;
+        Ok(Self {
+            options,
+            endpoint,
+            server,
+        })
+    }
+
+    /// Asks for a certificate for a new key: up to six tries of three seconds.
+    pub(crate) async fn fetch(&self, anchors: &TrustAnchors) -> Result<Svid, Error> {
+        let key = generate_key(self.options.key)?;
+        let request = self.request(signing_request(&key)?).await?;
+        let connector = Connector::anonymous(
+            material::anonymous_client(anchors)?,
+            Expect::Id(self.server.clone()),
+        );
+        let mut client = CaClient::new(self.endpoint.connect_with_connector_lazy(connector));
+        let response = sign(&mut client, &request).await?;
+        if response.valid_until.is_none() {
+            return Err(Error::Answer("valid_until is missing"));
+        }
+        let svid = Svid::from_pem(&response.workload_certificate, &key)?;
+        let trust_domain = svid.spiffe_id().trust_domain_name().to_owned();
+        Ok(
+            match token::check(
+                response.jwt.as_deref(),
+                &response.per_audience_jwts,
+                &trust_domain,
+            )? {
+                Some((not_before, not_after)) => svid.with_token_validity(not_before, not_after),
+                None => svid,
+            },
+        )
+    }
+
+    async fn request(&self, signing_request: String) -> Result<SignCertificateRequest, Error> {
+        let (token, validator) = match &self.options.token {
+            TokenSource::None => (String::new(), TokenValidator::Unknown),
+            TokenSource::Jwks(path) => (read_token(path).await?, TokenValidator::Jwks),
+            TokenSource::Kubernetes(path) => (read_token(path).await?, TokenValidator::Kubernetes),
+        };
+        Ok(SignCertificateRequest {
+            id: self.options.app_id.clone(),
+            token,
+            trust_domain: self
+                .options
+                .trust_domain_in_request
+                .clone()
+                .unwrap_or_default(),
+            namespace: self.options.namespace.clone(),
+            certificate_signing_request: signing_request.into_bytes().into(),
+            token_validator: validator.into(),
+            jwt_audiences: self.options.jwt_audiences.clone(),
+        })
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let invalid = || Error::Address(address.to_owned());
+    let uri: http::Uri = format!("http://{address}").parse().map_err(|_| invalid())?;
+    if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
+        return Err(invalid());
+    }
+    Ok(Endpoint::from(uri))
+}
+
+async fn read_token(path: &std::path::Path) -> Result<String, Error> {
+    let token = tokio::fs::read_to_string(path)
+        .await
+        .map_err(|source| Error::TokenFile {
+            path: path.display().to_string(),
+            source,
+        })?;
+    Ok(token.trim().to_owned())
+}
+
+async fn sign(
+    client: &mut CaClient<Channel>,
+    request: &SignCertificateRequest,
+) -> Result<SignCertificateResponse, Error> {
+    let mut attempt = 0;
+    loop {
+        let status = match timeout(TRY, client.sign_certificate(request.clone())).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_) => Status::deadline_exceeded("no answer within 3 s"),
+        };
+        if attempt == RETRIES {
+            return Err(if is_refusal(status.code()) {
+                Error::Refused(status)
+            } else {
+                Error::Unreachable(status)
+            });
+        }
+        attempt += 1;
+        sleep(BACKOFF * attempt).await;
+    }
+}
+
+/// Whether Sentry itself has decided. Even that is tried again a few times, for its view of the cluster may lag.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(address: &str, expected: Option<&str>) {
+        let found = endpoint(address)
+            .ok()
+            .map(|endpoint| endpoint.uri().to_string());
+        assert_eq!(found.as_deref(), expected, "{address}");
+    }
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        check("localhost:50001", Some("http://localhost:50001/"));
+        check(
+            "dapr-sentry.dapr-system.svc.cluster.local:443",
+            Some("http://dapr-sentry.dapr-system.svc.cluster.local:443/"),
+        );
+        check("[::1]:50001", Some("http://[::1]:50001/"));
+        check("localhost", None);
+        check(":50001", None);
+        check("", None);
+        check("a b:1", None);
+    }
+}

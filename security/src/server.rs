@@ -1,0 +1,274 @@
+//! The accept loop: TLS handshakes beside each other, HTTP/2 at once, the peer's identity on every request, and a drain.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::acceptor::{Accepted, Acceptor, Protocol};
+use crate::identity::Identity;
+
+mod activity;
+mod handshakes;
+
+use activity::{Activity, Tracked};
+use handshakes::{Handshakes, Slot};
+
+/// Pause after an accept that failed for lack of file descriptors or memory, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection without requests may take to say goodbye.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// Who sent a request; in the extensions of every request that comes through [`serve`].
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Identity from the client certificate; none without TLS, without a certificate, or if its id is not one of Dapr.
+    pub identity: Option<Arc<Identity>>,
+    /// Where the connection comes from.
+    pub remote: SocketAddr,
+}
+
+/// Limits of a server. The default is what a gRPC server of upstream has without any setting.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Pause between HTTP/2 pings; none sends no pings.
+    pub keepalive_interval: Option<Duration>,
+    /// How long a ping may stay unanswered.
+    pub keepalive_timeout: Duration,
+    /// Streams a client may have open on one connection; none is no limit.
+    pub max_concurrent_streams: Option<u32>,
+    /// Bytes of header fields of one request.
+    pub max_header_list_size: u32,
+    /// A connection without requests for this long is closed; none keeps it.
+    pub max_connection_idle: Option<Duration>,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes in flight; one more ends the oldest of them.
+    pub max_handshakes: usize,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            keepalive_interval: Some(Duration::from_secs(2 * 60 * 60)),
+            keepalive_timeout: Duration::from_secs(20),
+            max_concurrent_streams: None,
+            max_header_list_size: 1 << 20,
+            max_connection_idle: None,
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 1024,
+        }
+    }
+}
+
+/// Serves `routes` until `shutdown`, then tells clients to go away and returns once every request in flight has ended.
+/// It sets no deadline for that: dropping the future closes what is left. A bad client never stops the loop.
+pub async fn serve(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    routes: Router,
+    options: ServerOptions,
+    shutdown: CancellationToken,
+) {
+    let mut handshakes = Handshakes::new(options.max_handshakes);
+    let server = Arc::new(Server {
+        acceptor,
+        routes,
+        options,
+        shutdown: shutdown.clone(),
+    });
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(ended) = connections.join_next() => log_panic(ended),
+            (stream, remote) = accept(&listener) => {
+                let slot = handshakes.admit();
+                connections.spawn(Arc::clone(&server).connection(slot, stream, remote));
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        log_panic(ended);
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "A connection's task failed");
+    }
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_client(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "Cannot accept connections, waiting");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+struct Server {
+    acceptor: Acceptor,
+    routes: Router,
+    options: ServerOptions,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    async fn connection(self: Arc<Self>, slot: Slot, stream: TcpStream, remote: SocketAddr) {
+        let accepted = self.handshake(slot, stream, remote).await;
+        let Some(Accepted {
+            stream,
+            identity,
+            protocol,
+        }) = accepted
+        else {
+            return;
+        };
+        let activity = Activity::new();
+        let service = service(
+            self.routes.clone(),
+            Peer { identity, remote },
+            Arc::clone(&activity),
+        );
+        let io = TokioIo::new(stream);
+        match protocol {
+            Protocol::Http2 => {
+                self.drive(
+                    self.http2().serve_connection(io, service),
+                    &activity,
+                    remote,
+                )
+                .await
+            }
+            Protocol::Http1 => {
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(io, service);
+                self.drive(connection, &activity, remote).await;
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        slot: Slot,
+        stream: TcpStream,
+        remote: SocketAddr,
+    ) -> Option<Accepted> {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%remote, %error, "Connection ended before it began");
+            return None;
+        }
+        let handshake = timeout(self.options.handshake_timeout, self.acceptor.accept(stream));
+        tokio::select! {
+            () = self.shutdown.cancelled() => None,
+            () = slot.evicted() => {
+                tracing::debug!(%remote, "TLS handshake made room for a newer one");
+                None
+            }
+            result = handshake => match result {
+                Ok(Ok(accepted)) => Some(accepted),
+                Ok(Err(error)) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::debug!(%remote, %error, cause, "Connection refused");
+                    None
+                }
+                Err(_) => {
+                    tracing::debug!(%remote, "TLS handshake took too long");
+                    None
+                }
+            },
+        }
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.options.keepalive_interval)
+            .keep_alive_timeout(self.options.keepalive_timeout)
+            .max_concurrent_streams(self.options.max_concurrent_streams)
+            .max_header_list_size(self.options.max_header_list_size);
+        builder
+    }
+
+    async fn drive<C>(&self, connection: C, activity: &Activity, remote: SocketAddr)
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            result = connection.as_mut() => return log_end(result, remote),
+            () = self.shutdown.cancelled() => {}
+            () = activity.idle_for(self.options.max_connection_idle) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        // A live client answers at once; a dead one, or one that never spoke, must not keep the connection.
+        activity.touch();
+        tokio::select! {
+            result = connection.as_mut() => log_end(result, remote),
+            () = activity.idle_for(Some(CLOSE_GRACE)) => {}
+        }
+    }
+}
+
+fn log_end(result: Result<(), hyper::Error>, remote: SocketAddr) {
+    if let Err(error) = result {
+        tracing::debug!(%remote, %error, "Connection ended");
+    }
+}
+
+type Served = Response<Tracked<axum::body::Body>>;
+
+fn service(
+    routes: Router,
+    peer: Peer,
+    activity: Arc<Activity>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Served,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Served, Infallible>> + Send + use<>,
+> {
+    service_fn(move |mut request: Request<Incoming>| {
+        let guard = activity.begin();
+        request.extensions_mut().insert(peer.clone());
+        let response = routes.clone().call(request);
+        async move {
+            let response = response.await?;
+            Ok(response.map(|body| Tracked::new(body, guard)))
+        }
+    })
+}

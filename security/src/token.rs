@@ -1,0 +1,166 @@
+//! The JWTs Sentry may issue beside a certificate, as far as a client looks at them: signatures are for those the
+//! tokens are shown to.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use crate::certificate::moment;
+
+/// Why Sentry's tokens are refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// No JWT.
+    #[error("JWT cannot be parsed")]
+    Malformed,
+    /// A JWT for nobody.
+    #[error("JWT has no audience")]
+    NoAudience,
+    /// The token for all audiences is not for the process's own trust domain.
+    #[error("JWT is not meant for the trust domain {0}")]
+    TrustDomain(String),
+    /// A token for one audience is for others too, or for another.
+    #[error("JWT is not meant for exactly {0}")]
+    Audience(String),
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    aud: Audience,
+    #[serde(default)]
+    nbf: Option<f64>,
+    #[serde(default)]
+    iat: Option<f64>,
+    exp: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl Audience {
+    fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
+}
+
+/// Checks the tokens of one answer and returns the validity of the one for all audiences.
+pub(crate) fn check(
+    token: Option<&str>,
+    per_audience: &HashMap<String, String>,
+    trust_domain: &str,
+) -> Result<Option<(SystemTime, SystemTime)>, Error> {
+    for (audience, token) in per_audience {
+        match parse(token)?.aud.names() {
+            [only] if only == audience => {}
+            _ => return Err(Error::Audience(audience.clone())),
+        }
+    }
+    let Some(token) = token else { return Ok(None) };
+    let claims = parse(token)?;
+    if !claims.aud.names().iter().any(|name| name == trust_domain) {
+        return Err(Error::TrustDomain(trust_domain.to_owned()));
+    }
+    let not_before = claims.nbf.or(claims.iat).unwrap_or(claims.exp);
+    Ok(Some((moment(not_before as i64), moment(claims.exp as i64))))
+}
+
+fn parse(token: &str) -> Result<Claims, Error> {
+    let mut parts = token.split('.');
+    let (Some(_), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Error::Malformed);
+    };
+    let claims = URL_SAFE_NO_PAD
+        .decode(claims)
+        .map_err(|_| Error::Malformed)?;
+    let claims: Claims = serde_json::from_slice(&claims).map_err(|_| Error::Malformed)?;
+    if claims.aud.names().is_empty() {
+        Err(Error::NoAudience)
+    } else {
+        Ok(claims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token(claims: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    fn check_all(
+        all: &str,
+        per_audience: &[(&str, &str)],
+        expected: Result<Option<(i64, i64)>, Error>,
+    ) {
+        let per_audience = per_audience
+            .iter()
+            .map(|(name, claims)| ((*name).to_owned(), token(claims)))
+            .collect();
+        let found = check(Some(&token(all)), &per_audience, "public");
+        assert_eq!(
+            found,
+            expected.map(|it| it.map(|(from, to)| (moment(from), moment(to)))),
+            "{all}"
+        );
+    }
+
+    #[test]
+    fn audiences_are_checked() {
+        check_all(
+            r#"{"aud": "public", "nbf": 10, "exp": 30}"#,
+            &[],
+            Ok(Some((10, 30))),
+        );
+        check_all(
+            r#"{"aud": ["public", "a"], "iat": 20, "exp": 30}"#,
+            &[("a", r#"{"aud": ["a"], "exp": 30}"#)],
+            Ok(Some((20, 30))),
+        );
+        check_all(
+            r#"{"aud": ["a"], "exp": 30}"#,
+            &[],
+            Err(Error::TrustDomain("public".to_owned())),
+        );
+        check_all(r#"{"aud": [], "exp": 30}"#, &[], Err(Error::NoAudience));
+        check_all(r#"{"exp": 30}"#, &[], Err(Error::NoAudience));
+        check_all(r#"{"aud": "public"}"#, &[], Err(Error::Malformed));
+        check_all("text", &[], Err(Error::Malformed));
+        let wrong = Err(Error::Audience("a".to_owned()));
+        check_all(
+            r#"{"aud": "public", "exp": 30}"#,
+            &[("a", r#"{"aud": ["a", "b"], "exp": 30}"#)],
+            wrong,
+        );
+        assert_eq!(check(None, &HashMap::new(), "public"), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_panics(text in ".{0,80}", claims in ".{0,80}") {
+            prop_assert!(check(Some(&text), &HashMap::new(), "public").is_err());
+            prop_assert!(check(Some(&token(&claims)), &HashMap::new(), "public").is_err());
+        }
+    }
+}
