@@ -1,0 +1,419 @@
+//! The command line, and the settings it makes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use dapr_kit::bind::Endpoint;
+use dapr_kit::flags::{Environment, int};
+use dapr_kit::log::{self, LogArgs, LogIdentity};
+use dapr_kit::metrics::MetricsArgs;
+use dapr_kit::shutdown::Shutdown;
+use dapr_security::TrustDomain;
+
+use crate::oidc::server::TlsFiles;
+use crate::{app, config, jwt, oidc};
+
+/// The flags of `sentry`.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "sentry", about = "The certificate authority of Dapr")]
+pub struct Args {
+    /// Where Sentry runs: kubernetes or standalone.
+    #[arg(long, default_value = "standalone")]
+    mode: String,
+    /// Path of the configuration file; in Kubernetes the name of the Configuration.
+    #[arg(long, default_value = "daprsystem")]
+    config: PathBuf,
+    /// Trust domain of the certificate authority.
+    #[arg(long, default_value = "localhost")]
+    trust_domain: String,
+    /// Directory of the issuer's credentials.
+    #[arg(long, default_value = "/var/run/secrets/dapr.io/credentials")]
+    issuer_credentials: PathBuf,
+    /// File of the root certificates.
+    #[arg(long, default_value = "ca.crt")]
+    issuer_ca_filename: PathBuf,
+    /// File of the issuer's certificate chain.
+    #[arg(long, default_value = "issuer.crt")]
+    issuer_certificate_filename: PathBuf,
+    /// File of the issuer's private key.
+    #[arg(long, default_value = "issuer.key")]
+    issuer_key_filename: PathBuf,
+    /// Port of the gRPC server.
+    #[arg(long, default_value = "50001", value_parser = int::<u16>)]
+    port: u16,
+    /// Address of the gRPC server; empty means all.
+    #[arg(long, default_value = "")]
+    listen_address: String,
+    /// Port of the health server.
+    #[arg(long, default_value = "8080", value_parser = int::<u16>)]
+    healthz_port: u16,
+    /// Accepted and not applied.
+    #[arg(long, default_value = "")]
+    healthz_listen_address: String,
+    /// Issue JWTs beside certificates.
+    #[arg(long)]
+    jwt_enabled: bool,
+    /// File of the JWT signing key.
+    #[arg(long, default_value = "jwt.key")]
+    jwt_key_filename: PathBuf,
+    /// File of the published JWT keys.
+    #[arg(long, default_value = "jwks.json")]
+    jwks_filename: PathBuf,
+    /// Issuer named in JWTs.
+    #[arg(long, default_value = "")]
+    jwt_issuer: String,
+    /// Algorithm JWTs are signed with.
+    #[arg(long, default_value = "RS256")]
+    jwt_signing_algorithm: String,
+    /// Id of the JWT signing key.
+    #[arg(long, default_value = "")]
+    jwt_key_id: String,
+    /// Lifetime of JWTs.
+    #[arg(long, default_value = "24h")]
+    jwt_ttl: dapr_kit::duration::GoDuration,
+    /// Serve OIDC discovery.
+    #[arg(long)]
+    oidc_enabled: bool,
+    /// Address of the OIDC server.
+    #[arg(long, default_value = "localhost")]
+    oidc_server_listen_address: String,
+    /// Port of the OIDC server.
+    #[arg(long, default_value = "9080", value_parser = int::<u16>)]
+    oidc_server_listen_port: u16,
+    /// Serve OIDC with TLS.
+    #[arg(long, default_value_t = true)]
+    oidc_server_tls_enabled: bool,
+    /// Certificate of the OIDC server.
+    #[arg(long, default_value = "")]
+    oidc_server_tls_cert_file: PathBuf,
+    /// Private key of the OIDC server.
+    #[arg(long, default_value = "")]
+    oidc_server_tls_key_file: PathBuf,
+    /// JWKS address in the discovery document.
+    #[arg(long, default_value = "")]
+    oidc_jwks_uri: String,
+    /// Prefix of the OIDC paths.
+    #[arg(long, default_value = "")]
+    oidc_path_prefix: String,
+    /// Hosts the OIDC server answers for.
+    #[arg(long, value_delimiter = ',')]
+    oidc_allowed_hosts: Vec<String>,
+    /// Path of the kubeconfig file.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
+}
+
+/// Paths of the three files that are the certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IssuerFiles {
+    pub(crate) root: PathBuf,
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// JWTs: the two files and how tokens are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Jwt {
+    pub(crate) enabled: bool,
+    pub(crate) key: PathBuf,
+    pub(crate) keys: PathBuf,
+    pub(crate) config: jwt::Config,
+}
+
+/// The OIDC server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Oidc {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) config: oidc::Config,
+}
+
+/// The command line, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) namespace: String,
+    pub(crate) files: IssuerFiles,
+    pub(crate) jwt: Jwt,
+    pub(crate) oidc: Option<Oidc>,
+    pub(crate) mtls: config::Mtls,
+    pub(crate) grpc: Endpoint,
+    pub(crate) healthz: Endpoint,
+    pub(crate) metrics: MetricsArgs,
+}
+
+impl Args {
+    /// Runs Sentry until `shutdown`.
+    ///
+    /// # Errors
+    /// Everything that keeps it from starting or going on.
+    pub async fn run(self, environment: Environment, shutdown: Shutdown) -> anyhow::Result<()> {
+        let _log = log::init(&self.log, LogIdentity::new("dapr.sentry"))?;
+        let settings = self.settings(&environment).await?;
+        app::run(settings, shutdown).await
+    }
+
+    async fn settings(self, environment: &Environment) -> anyhow::Result<Settings> {
+        // Destructured completely, so that a flag without effect has to be named here.
+        let Self {
+            mode,
+            config,
+            trust_domain,
+            issuer_credentials,
+            issuer_ca_filename,
+            issuer_certificate_filename,
+            issuer_key_filename,
+            port,
+            listen_address,
+            healthz_port,
+            healthz_listen_address: _,
+            jwt_enabled,
+            jwt_key_filename,
+            jwks_filename,
+            jwt_issuer,
+            jwt_signing_algorithm,
+            jwt_key_id,
+            jwt_ttl,
+            oidc_enabled,
+            oidc_server_listen_address,
+            oidc_server_listen_port,
+            oidc_server_tls_enabled,
+            oidc_server_tls_cert_file,
+            oidc_server_tls_key_file,
+            oidc_jwks_uri,
+            oidc_path_prefix,
+            oidc_allowed_hosts,
+            kubeconfig: _,
+            log: _,
+            metrics,
+        } = self;
+        match mode.as_str() {
+            "standalone" => {}
+            "kubernetes" => bail!(
+                "--mode=kubernetes is not available in this build, which serves standalone mode only: use --mode=standalone"
+            ),
+            other => bail!("invalid --mode {other:?}: use kubernetes or standalone"),
+        }
+        ensure!(
+            jwt_enabled || jwt_issuer.is_empty(),
+            "--jwt-issuer requires --jwt-enabled"
+        );
+        let mtls = config::Mtls::read(&config)
+            .await
+            .with_context(|| format!("failed to load configuration {}", config.display()))?;
+        let jwt = Jwt {
+            enabled: jwt_enabled,
+            key: absolute_or(&jwt_key_filename, issuer_credentials.join("jwt.key")),
+            keys: absolute_or(&jwks_filename, issuer_credentials.join("jwks.json")),
+            config: jwt::Config {
+                algorithm: jwt::algorithm(&jwt_signing_algorithm).map_err(anyhow::Error::msg)?,
+                key_id: non_empty(jwt_key_id),
+                issuer: non_empty(jwt_issuer),
+                ttl: jwt_ttl.0,
+                clock_skew: mtls.clock_skew,
+            },
+        };
+        let tls = tls_files(oidc_server_tls_cert_file, oidc_server_tls_key_file)?;
+        // Without JWTs there is nothing to discover, and upstream says nothing about it.
+        let oidc = (oidc_enabled && jwt_enabled).then(|| Oidc {
+            endpoint: Endpoint::new(
+                "--oidc-server-listen-port",
+                oidc_server_listen_address,
+                oidc_server_listen_port,
+            ),
+            config: oidc::Config {
+                scheme: if tls.is_some() { "https" } else { "http" },
+                issuer: jwt.config.issuer.clone(),
+                jwks_uri: non_empty(oidc_jwks_uri),
+                prefix: oidc::prefix(&oidc_path_prefix),
+                allowed_hosts: oidc_allowed_hosts
+                    .into_iter()
+                    .filter(|host| !host.is_empty())
+                    .collect(),
+                algorithm: jwt.config.algorithm,
+            },
+            tls,
+        });
+        ensure!(
+            !oidc_server_tls_enabled || oidc.as_ref().is_none_or(|oidc| oidc.tls.is_some()),
+            "--oidc-server-tls-cert-file and --oidc-server-tls-key-file are required, or --oidc-server-tls-enabled=false"
+        );
+        Ok(Settings {
+            trust_domain: crate::validator::trust_domain(&trust_domain)
+                .with_context(|| format!("invalid --trust-domain {trust_domain:?}"))?,
+            namespace: environment
+                .non_empty("NAMESPACE")
+                .unwrap_or("default")
+                .to_owned(),
+            files: IssuerFiles {
+                root: issuer_credentials.join(issuer_ca_filename),
+                chain: issuer_credentials.join(issuer_certificate_filename),
+                key: issuer_credentials.join(issuer_key_filename),
+            },
+            jwt,
+            oidc,
+            mtls,
+            grpc: Endpoint::new("--port", listen_address, port),
+            healthz: Endpoint::new("--healthz-port", "", healthz_port),
+            metrics,
+        })
+    }
+}
+
+fn non_empty(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Upstream ignores a relative name for these files.
+fn absolute_or(path: &Path, default: PathBuf) -> PathBuf {
+    if path.is_absolute() {
+        path.to_owned()
+    } else {
+        default
+    }
+}
+
+fn tls_files(certificate: PathBuf, key: PathBuf) -> anyhow::Result<Option<TlsFiles>> {
+    match (
+        certificate.as_os_str().is_empty(),
+        key.as_os_str().is_empty(),
+    ) {
+        (true, true) => Ok(None),
+        (false, false) => Ok(Some(TlsFiles { certificate, key })),
+        _ => bail!("--oidc-server-tls-cert-file and --oidc-server-tls-key-file go together"),
+    }
+}
+
+impl IssuerFiles {
+    pub(crate) fn paths(&self) -> [&Path; 3] {
+        [&self.root, &self.chain, &self.key]
+    }
+}
+
+impl Jwt {
+    pub(crate) fn paths(&self) -> [&Path; 2] {
+        [&self.keys, &self.key]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_kit::flags::{Dashes, try_parse_from};
+
+    use super::*;
+
+    async fn settings(flags: &[&str]) -> Result<Settings, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("config.yaml");
+        std::fs::write(&config, "spec: {}").unwrap();
+        let config = format!("--config={}", config.display());
+        let arguments = ["sentry", &config].into_iter().chain(flags.iter().copied());
+        let args: Args = try_parse_from(Dashes::OneOrTwo, arguments).unwrap();
+        args.settings(&Environment::default())
+            .await
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    #[tokio::test]
+    async fn defaults_are_upstreams() {
+        let settings = settings(&[]).await.unwrap();
+        assert_eq!(settings.trust_domain.as_str(), "localhost");
+        assert_eq!(settings.namespace, "default");
+        assert_eq!(settings.grpc.port, 50001);
+        assert_eq!(settings.healthz.port, 8080);
+        let folder = Path::new("/var/run/secrets/dapr.io/credentials");
+        let expected = ["ca.crt", "issuer.crt", "issuer.key"].map(|name| folder.join(name));
+        assert_eq!(settings.files.paths().map(Path::to_owned), expected);
+    }
+
+    #[test]
+    fn numbers_are_read_as_go_reads_them() {
+        let exit = try_parse_from::<Args, _, _>(Dashes::OneOrTwo, ["sentry", "--port", "abc"])
+            .expect_err("no number");
+        let reason = exit.text.lines().last().unwrap_or_default();
+        assert_eq!(
+            reason,
+            "invalid argument \"abc\" for \"--port\" flag: strconv.ParseInt: parsing \"abc\": invalid syntax"
+        );
+    }
+
+    #[tokio::test]
+    async fn absolute_file_names_leave_the_directory() {
+        let settings = settings(&["-issuer-ca-filename", "/etc/root.pem"])
+            .await
+            .unwrap();
+        assert_eq!(settings.files.root, Path::new("/etc/root.pem"));
+    }
+
+    #[tokio::test]
+    async fn relative_names_of_jwt_files_are_ignored() {
+        let flags = [
+            "--jwt-key-filename=other.key",
+            "--jwks-filename=/etc/keys.json",
+        ];
+        let jwt = settings(&flags).await.unwrap().jwt;
+        assert_eq!(
+            jwt.key,
+            Path::new("/var/run/secrets/dapr.io/credentials/jwt.key")
+        );
+        assert_eq!(jwt.keys, Path::new("/etc/keys.json"));
+    }
+
+    #[tokio::test]
+    async fn oidc_needs_jwts() {
+        assert_eq!(settings(&["--oidc-enabled"]).await.unwrap().oidc, None);
+        let flags = [
+            "--oidc-enabled",
+            "--jwt-enabled",
+            "--oidc-server-tls-enabled=false",
+            "--oidc-path-prefix=/p/",
+        ];
+        let oidc = settings(&flags).await.unwrap().oidc.unwrap();
+        assert_eq!(
+            (
+                oidc.config.scheme,
+                oidc.config.prefix.as_str(),
+                oidc.endpoint.port
+            ),
+            ("http", "/p", 9080)
+        );
+        let flags = [
+            "--oidc-enabled",
+            "--jwt-enabled",
+            "--oidc-server-tls-cert-file=/c",
+            "--oidc-server-tls-key-file=/k",
+        ];
+        assert_eq!(
+            settings(&flags).await.unwrap().oidc.unwrap().config.scheme,
+            "https"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_served_is_named() {
+        let check = async |flags: &[&str], expected: &str| {
+            let error = settings(flags).await.unwrap_err();
+            assert!(error.contains(expected), "{flags:?}: {error}");
+        };
+        check(&["--mode=kubernetes"], "--mode=kubernetes is not available").await;
+        check(&["--mode=other"], "invalid --mode \"other\"").await;
+        check(&["--jwt-signing-algorithm=HS256"], "is not supported").await;
+        check(
+            &["--jwt-enabled", "--oidc-enabled"],
+            "--oidc-server-tls-cert-file and",
+        )
+        .await;
+        check(&["--oidc-server-tls-key-file=/key"], "go together").await;
+        check(&["--jwt-issuer=me"], "--jwt-issuer requires --jwt-enabled").await;
+        check(&["--trust-domain=not valid"], "invalid --trust-domain").await;
+        check(
+            &["--config=/nowhere/at/all"],
+            "failed to load configuration /nowhere/at/all",
+        )
+        .await;
+    }
+}

@@ -1,0 +1,184 @@
+//! The part of the configuration file that is Sentry's: `spec.mtls`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use dapr_kit::duration::GoDuration;
+use serde::Deserialize;
+
+const WORKLOAD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("file cannot be read")]
+    Read(#[source] std::io::Error),
+    #[error("file is no valid configuration: {0}")]
+    Parse(String),
+    #[error("invalid spec.mtls.{field}: {reason}")]
+    Duration { field: &'static str, reason: String },
+    #[error(
+        "spec.mtls.tokenValidators: {0:?} is no validator that can be configured, use \"jwks\""
+    )]
+    Validator(String),
+    #[error("spec.mtls.tokenValidators: \"jwks\" is given more than once")]
+    Repeated,
+}
+
+/// What Sentry takes from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mtls {
+    pub(crate) workload_ttl: Duration,
+    pub(crate) clock_skew: Duration,
+    /// The options of the `jwks` validator, if it is configured.
+    pub(crate) jwks: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Document {
+    #[serde(default)]
+    spec: Option<Spec>,
+}
+
+#[derive(Default, Deserialize)]
+struct Spec {
+    #[serde(default)]
+    mtls: Option<Fields>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Fields {
+    #[serde(rename = "workloadCertTTL")]
+    workload_cert_ttl: Option<String>,
+    allowed_clock_skew: Option<String>,
+    token_validators: Option<Vec<TokenValidator>>,
+}
+
+#[derive(Deserialize)]
+struct TokenValidator {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    options: Option<BTreeMap<String, String>>,
+}
+
+impl Mtls {
+    pub(crate) async fn read(path: &Path) -> Result<Self, Error> {
+        Self::parse(&tokio::fs::read_to_string(path).await.map_err(Error::Read)?)
+    }
+
+    fn parse(text: &str) -> Result<Self, Error> {
+        // Upstream reads YAML 1.1 as JSON: `010` is eight.
+        let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
+        let document: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| Error::Parse(error.to_string()))?;
+        let document: Option<Document> =
+            serde_json::from_value(document).map_err(|error| Error::Parse(error.to_string()))?;
+        let fields = document
+            .and_then(|it| it.spec)
+            .and_then(|it| it.mtls)
+            .unwrap_or_default();
+        Ok(Self {
+            workload_ttl: duration("workloadCertTTL", fields.workload_cert_ttl, WORKLOAD_TTL)?,
+            clock_skew: duration("allowedClockSkew", fields.allowed_clock_skew, CLOCK_SKEW)?,
+            jwks: jwks(fields.token_validators.unwrap_or_default())?,
+        })
+    }
+}
+
+fn duration(
+    field: &'static str,
+    text: Option<String>,
+    default: Duration,
+) -> Result<Duration, Error> {
+    match text.filter(|text| !text.is_empty()) {
+        None => Ok(default),
+        Some(text) => text
+            .parse()
+            .map(|GoDuration(duration)| duration)
+            .map_err(|error| Error::Duration {
+                field,
+                reason: error.to_string(),
+            }),
+    }
+}
+
+fn jwks(validators: Vec<TokenValidator>) -> Result<Option<BTreeMap<String, String>>, Error> {
+    let mut found = None;
+    for TokenValidator { name, options } in validators {
+        if name != "jwks" {
+            return Err(Error::Validator(name));
+        }
+        if found.replace(options.unwrap_or_default()).is_some() {
+            return Err(Error::Repeated);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(text: &str, expected: Result<(u64, u64, Option<&str>), &str>) {
+        let found = Mtls::parse(text).map_err(|error| error.to_string());
+        match (found, expected) {
+            (Ok(found), Ok((ttl, skew, source))) => {
+                let found_source = found
+                    .jwks
+                    .map(|options| options.get("source").cloned().unwrap_or_default());
+                assert_eq!(
+                    (found.workload_ttl.as_secs(), found.clock_skew.as_secs()),
+                    (ttl, skew),
+                    "{text}"
+                );
+                assert_eq!(found_source.as_deref(), source, "{text}");
+            }
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{text}: {found}"),
+            (found, expected) => panic!("{text}: {found:?}, expected {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn the_mtls_section_is_read() {
+        check("spec: {}", Ok((86_400, 900, None)));
+        check(
+            "kind: Configuration\nspec:\n  mtls:\n    enabled: true\n    workloadCertTTL: 1h\n    allowedClockSkew: 5m\n",
+            Ok((3_600, 300, None)),
+        );
+        check(
+            "spec: {mtls: {tokenValidators: [{name: jwks, options: {source: /keys.json}}]}}",
+            Ok((86_400, 900, Some("/keys.json"))),
+        );
+        check(
+            "spec: {mtls: {workloadCertTTL: soon}}",
+            Err("invalid spec.mtls.workloadCertTTL"),
+        );
+        check(
+            "spec: {mtls: {allowedClockSkew: -1s}}",
+            Err("invalid spec.mtls.allowedClockSkew"),
+        );
+        check(
+            "spec: {mtls: {tokenValidators: [{name: insecure}]}}",
+            Err("\"insecure\" is no validator"),
+        );
+        check(
+            "spec: {mtls: {tokenValidators: [{name: jwks}, {name: jwks}]}}",
+            Err("more than once"),
+        );
+        check("spec: [", Err("no valid configuration"));
+        check("spec: text", Err("no valid configuration"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,200}") {
+            drop(Mtls::parse(&text));
+        }
+    }
+}

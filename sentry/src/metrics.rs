@@ -1,0 +1,65 @@
+//! What Sentry counts. Names are upstream's.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    pub(crate) requests: IntCounter,
+    pub(crate) signed: IntCounter,
+    pub(crate) failed: IntCounterVec,
+    pub(crate) server_certificate_failed: IntCounter,
+    pub(crate) issuer_changed: IntCounter,
+    pub(crate) issuer_expiry: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            requests: IntCounter::new(
+                "dapr_sentry_cert_sign_request_received_total",
+                "Certificate requests received.",
+            )?,
+            signed: IntCounter::new(
+                "dapr_sentry_cert_sign_success_total",
+                "Certificates issued.",
+            )?,
+            failed: IntCounterVec::new(
+                Opts::new(
+                    "dapr_sentry_cert_sign_failure_total",
+                    "Certificates that could not be issued.",
+                ),
+                &["reason"],
+            )?,
+            server_certificate_failed: IntCounter::new(
+                "dapr_sentry_servercert_issue_failed_total",
+                "Failures to issue the server's own certificate.",
+            )?,
+            issuer_changed: IntCounter::new(
+                "dapr_sentry_issuercert_changed_total",
+                "Changes of the issuer's files.",
+            )?,
+            issuer_expiry: IntGauge::new(
+                "dapr_sentry_issuercert_expiry_timestamp",
+                "End of the issuer certificate's validity in seconds since the epoch.",
+            )?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.signed.clone()))?;
+        registry.register(Box::new(metrics.failed.clone()))?;
+        registry.register(Box::new(metrics.server_certificate_failed.clone()))?;
+        registry.register(Box::new(metrics.issuer_changed.clone()))?;
+        registry.register(Box::new(metrics.issuer_expiry.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(crate) fn show_expiry(&self, not_after: SystemTime) {
+        let seconds = not_after
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        self.issuer_expiry
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,181 @@
+use jsonwebtoken::{Algorithm, EncodingKey, encode};
+use proptest::prelude::*;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
+use serde_json::json;
+
+use super::*;
+
+const SENTRY: &str = "spiffe://localhost/ns/default/dapr-sentry";
+const ORDERS: &str = "spiffe://public/ns/default/orders";
+const NOW: f64 = 1_800_000_000.0;
+
+struct Key {
+    pair: KeyPair,
+    encoding: EncodingKey,
+}
+
+fn key(algorithm: Algorithm) -> Key {
+    let pair = |algorithm| KeyPair::generate_for(algorithm).unwrap();
+    let (pair, read): (_, fn(&[u8]) -> _) = match algorithm {
+        Algorithm::ES256 => (pair(&PKCS_ECDSA_P256_SHA256), EncodingKey::from_ec_pem),
+        Algorithm::EdDSA => (pair(&PKCS_ED25519), EncodingKey::from_ed_pem),
+        _ => (pair(&PKCS_RSA_SHA256), EncodingKey::from_rsa_pem),
+    };
+    let encoding = read(pair.serialize_pem().as_bytes()).unwrap();
+    Key { pair, encoding }
+}
+
+fn set(key: &Key, algorithm: Algorithm, id: Option<&str>, with_algorithm: bool) -> JwkSet {
+    let public = key.pair.public_key_raw();
+    let public = match algorithm {
+        Algorithm::ES256 => DecodingKey::from_ec_der(public),
+        Algorithm::EdDSA => DecodingKey::from_ed_der(public),
+        _ => DecodingKey::from_rsa_der(public),
+    };
+    let mut jwk = Jwk::from_decoding_key(&public, with_algorithm.then_some(algorithm)).unwrap();
+    jwk.common.key_id = id.map(str::to_owned);
+    JwkSet { keys: vec![jwk] }
+}
+
+fn token(key: &Key, algorithm: Algorithm, id: Option<&str>) -> String {
+    let mut header = Header::new(algorithm);
+    header.kid = id.map(str::to_owned);
+    encode(
+        &header,
+        &json!({"aud": SENTRY, "sub": ORDERS}),
+        &key.encoding,
+    )
+    .unwrap()
+}
+
+#[test]
+fn signatures_of_known_keys_are_accepted() {
+    for algorithm in [
+        Algorithm::RS256,
+        Algorithm::PS512,
+        Algorithm::ES256,
+        Algorithm::EdDSA,
+    ] {
+        let (ours, other) = (key(algorithm), key(algorithm));
+        for with_algorithm in [true, false] {
+            let keys = set(&ours, algorithm, Some("a"), with_algorithm);
+            let check = |token: String, expected: bool| {
+                assert_eq!(verify(&token, &keys).is_ok(), expected, "{algorithm:?}")
+            };
+            check(token(&ours, algorithm, Some("a")), true);
+            check(token(&ours, algorithm, None), true);
+            check(token(&ours, algorithm, Some("b")), false);
+            check(token(&other, algorithm, Some("a")), false);
+        }
+    }
+}
+
+#[test]
+fn a_stated_algorithm_is_binding() {
+    let ours = key(Algorithm::RS256);
+    let keys = set(&ours, Algorithm::RS256, None, true);
+    assert!(verify(&token(&ours, Algorithm::RS512, None), &keys).is_err());
+    let keys = set(&ours, Algorithm::RS256, None, false);
+    assert!(verify(&token(&ours, Algorithm::RS512, None), &keys).is_ok());
+}
+
+fn check(claims: Value, expected: Result<(), &str>) {
+    let found = check_claims(&claims, SENTRY, ORDERS, NOW).map_err(|denied| denied.to_string());
+    assert_eq!(
+        found.as_ref().copied().map_err(String::as_str),
+        expected,
+        "{claims}"
+    );
+}
+
+#[test]
+fn claims_are_checked_where_present() {
+    check(json!({"aud": SENTRY, "sub": ORDERS}), Ok(()));
+    check(
+        json!({"aud": ["other", SENTRY], "sub": ORDERS, "exp": NOW + 1.0, "nbf": NOW, "iat": NOW}),
+        Ok(()),
+    );
+    check(
+        json!({"aud": SENTRY, "sub": ORDERS, "exp": NOW - 299.0}),
+        Ok(()),
+    );
+    check(
+        json!({"aud": SENTRY, "sub": ORDERS, "exp": NOW - 300.0}),
+        Err("token has expired"),
+    );
+    check(
+        json!({"aud": SENTRY, "sub": ORDERS, "nbf": NOW + 300.0}),
+        Ok(()),
+    );
+    check(
+        json!({"aud": SENTRY, "sub": ORDERS, "nbf": NOW + 301.0}),
+        Err("token is not valid yet"),
+    );
+    check(
+        json!({"aud": SENTRY, "sub": ORDERS, "iat": NOW + 301.0}),
+        Err("token is not valid yet"),
+    );
+    check(
+        json!({"aud": SENTRY, "sub": ORDERS, "exp": "soon"}),
+        Err("token is malformed"),
+    );
+    check(
+        json!({"aud": "other", "sub": ORDERS}),
+        Err("token is not meant for spiffe://localhost/ns/default/dapr-sentry"),
+    );
+    check(
+        json!({"sub": ORDERS}),
+        Err("token is not meant for spiffe://localhost/ns/default/dapr-sentry"),
+    );
+    check(
+        json!({"aud": SENTRY, "sub": "orders"}),
+        Err("token's subject is not spiffe://public/ns/default/orders"),
+    );
+    check(
+        json!({"aud": SENTRY}),
+        Err("token's subject is not spiffe://public/ns/default/orders"),
+    );
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_the_old_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    let ours = key(Algorithm::EdDSA);
+    let keys = set(&ours, Algorithm::EdDSA, None, true);
+    std::fs::write(&path, serde_json::to_string(&keys).unwrap()).unwrap();
+    let validator = Validator::open(Source::File(path.clone()), &SpiffeId::new(SENTRY).unwrap())
+        .await
+        .unwrap();
+    std::fs::write(&path, "broken").unwrap();
+    assert!(validator.reload().await.is_err());
+    let request = |token: &str| SignCertificateRequest {
+        id: "orders".to_owned(),
+        namespace: "default".to_owned(),
+        token: token.to_owned(),
+        ..Default::default()
+    };
+    let trust_domain = TrustDomain::new("public").unwrap();
+    let token = token(&ours, Algorithm::EdDSA, None);
+    validator.validate(&request(&token), &trust_domain).unwrap();
+    assert!(matches!(
+        validator.validate(&request(""), &trust_domain),
+        Err(Denied::NoToken)
+    ));
+    assert!(matches!(
+        validator.validate(&request("x"), &trust_domain),
+        Err(Denied::Malformed)
+    ));
+    let other = TrustDomain::new("other").unwrap();
+    assert!(matches!(
+        validator.validate(&request(&token), &other),
+        Err(Denied::Subject(_))
+    ));
+}
+
+proptest! {
+    #[test]
+    fn no_token_panics(token in "[a-zA-Z0-9_.-]{0,200}") {
+        prop_assert!(verify(&token, &JwkSet::default()).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+use base64::Engine as _;
+use dapr_proto::dapr::proto::sentry::v1::SignCertificateRequest;
+use dapr_proto::dapr::proto::sentry::v1::sign_certificate_request::TokenValidator;
+use dapr_security::request::{generate_key, signing_request};
+use dapr_security::{KeyKind, Security, TokenSource};
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tonic::Code::{self, Internal, InvalidArgument, PermissionDenied};
+
+use crate::process::{Place, SOON, Sentry, eventually, id};
+
+fn request() -> SignCertificateRequest {
+    let key = generate_key(KeyKind::Ed25519).unwrap();
+    SignCertificateRequest {
+        id: "orders".to_owned(),
+        namespace: "default".to_owned(),
+        certificate_signing_request: signing_request(&key).unwrap().into_bytes().into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn refusals_have_upstreams_codes() {
+    let place = Place::new("spec: {}");
+    let sentry = place.start().await;
+    let mut client = sentry.client(&sentry.security("orders").await).await;
+    let mut check = async |change: fn(&mut SignCertificateRequest), code: Code, text: &str| {
+        let mut request = request();
+        change(&mut request);
+        let status = client.sign_certificate(request).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (code, text));
+    };
+    let disabled = "the requested validator is not enabled";
+    check(
+        |it| it.set_token_validator(TokenValidator::Kubernetes),
+        InvalidArgument,
+        disabled,
+    )
+    .await;
+    check(
+        |it| it.set_token_validator(TokenValidator::Jwks),
+        InvalidArgument,
+        disabled,
+    )
+    .await;
+    check(
+        |it| it.id.clear(),
+        PermissionDenied,
+        "app ID must not be empty",
+    )
+    .await;
+    check(
+        |it| it.id = "a.b".to_owned(),
+        PermissionDenied,
+        "app ID must not contain dots",
+    )
+    .await;
+    check(
+        |it| it.namespace.clear(),
+        PermissionDenied,
+        "namespace must not be empty",
+    )
+    .await;
+    check(
+        |it| it.certificate_signing_request.clear(),
+        PermissionDenied,
+        "CSR must not be empty",
+    )
+    .await;
+    check(
+        |it| it.trust_domain = "A".to_owned(),
+        PermissionDenied,
+        "invalid trust domain \"A\"",
+    )
+    .await;
+    let no_pem = "no PEM block in the certificate signing request";
+    check(
+        |it| it.certificate_signing_request = "text".into(),
+        InvalidArgument,
+        no_pem,
+    )
+    .await;
+    check(
+        |it| it.id = "a b".to_owned(),
+        Internal,
+        "failed to sign certificate",
+    )
+    .await;
+    check(
+        |it| it.namespace = "a/b".to_owned(),
+        Internal,
+        "failed to sign certificate",
+    )
+    .await;
+    assert!(
+        sentry
+            .metrics()
+            .await
+            .contains("dapr_sentry_cert_sign_failure_total{reason=\"sign\"} 2")
+    );
+}
+
+struct Keys {
+    key: EncodingKey,
+    set: String,
+}
+
+fn keys() -> Keys {
+    let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+        .unwrap()
+        .serialize_pem();
+    let key = EncodingKey::from_ec_pem(pem.as_bytes()).unwrap();
+    let set = JwkSet {
+        keys: vec![Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()],
+    };
+    Keys {
+        set: serde_json::to_string(&set).unwrap(),
+        key,
+    }
+}
+
+fn place(source: &str) -> Place {
+    Place::new(&format!(
+        "spec: {{mtls: {{tokenValidators: [{{name: jwks, options: {{source: '{source}'}}}}]}}}}"
+    ))
+}
+
+/// Asks for an identity with a token signed by the key.
+async fn identity(place: &Place, sentry: &Sentry, key: &EncodingKey) -> Option<Security> {
+    let claims = json!({"aud": id().to_string(), "sub": "spiffe://public/ns/default/orders"});
+    std::fs::write(
+        place.path("token"),
+        encode(&Header::new(Algorithm::ES256), &claims, key).unwrap(),
+    )
+    .unwrap();
+    let mut options = sentry.options("orders");
+    options.token = TokenSource::Jwks(place.path("token"));
+    let started = timeout(SOON, Security::start(options)).await.unwrap();
+    started.ok().map(|(security, _task)| security)
+}
+
+#[tokio::test]
+async fn a_token_has_to_name_the_identity() {
+    let keys = keys();
+    let place = place(&base64::engine::general_purpose::STANDARD.encode(&keys.set));
+    let sentry = place.start().await;
+    let security = identity(&place, &sentry, &keys.key).await.unwrap();
+    assert_eq!(security.identity().unwrap().app_id, "orders");
+
+    let mut client = sentry.client(&security).await;
+    let status = client.sign_certificate(request()).await.unwrap_err();
+    assert_eq!(status.code(), InvalidArgument);
+    assert_eq!(
+        status.message(),
+        "a validator name must be specified in this environment"
+    );
+    let mut named = request();
+    named.set_token_validator(TokenValidator::Jwks);
+    let status = client.sign_certificate(named).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (PermissionDenied, "token is missing")
+    );
+}
+
+#[tokio::test]
+async fn keys_of_a_file_are_followed() {
+    let (first, second) = (keys(), keys());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys.json");
+    std::fs::write(&path, &first.set).unwrap();
+    let place = place(path.to_str().unwrap());
+    let sentry = place.start().await;
+    assert!(identity(&place, &sentry, &first.key).await.is_some());
+    std::fs::write(&path, &second.set).unwrap();
+    eventually("the new keys", async || {
+        identity(&place, &sentry, &second.key).await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_of_a_url_are_fetched_before_sentry_is_ready() {
+    let keys = keys();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = place(&format!("http://{}/keys", listener.local_addr().unwrap()));
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{}",
+        keys.set.len(),
+        keys.set
+    );
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let length = stream.read(&mut request).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let sentry = place.start().await;
+    assert!(
+        timeout(SOON, server)
+            .await
+            .unwrap()
+            .unwrap()
+            .starts_with("GET /keys HTTP/1.1")
+    );
+    assert!(identity(&place, &sentry, &keys.key).await.is_some());
+}
