@@ -1,0 +1,164 @@
+//! Which messages a stream may send: the rules every message has to pass, the first one and all later ones.
+
+use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
+use dapr_security::Identity;
+
+/// Actor types that only the runtime of the app they name may host.
+const INTERNAL_PREFIX: &str = "dapr.internal.";
+
+/// Why a message was refused. It ends the stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("operation UNKNOWN must not carry a version: set the operation the version answers")]
+    VersionWithoutOperation,
+    #[error("field {0} is required")]
+    Missing(&'static str),
+    #[error("app id {claimed:?} is not that of the client certificate, {actual:?}")]
+    AppId { claimed: String, actual: String },
+    #[error("namespace {claimed:?} is not that of the client certificate, {actual:?}")]
+    Namespace { claimed: String, actual: String },
+    #[error("actor type {0:?} belongs to another app")]
+    InternalType(String),
+}
+
+/// Checks a message; `identity` is that of the client certificate, none when TLS is off.
+pub(crate) fn check(host: &Host, identity: Option<&Identity>) -> Result<(), Refusal> {
+    if host.operation == i32::from(HostOperation::Unknown) && host.version.is_some() {
+        return Err(Refusal::VersionWithoutOperation);
+    }
+    for (field, value) in [("id", &host.id), ("namespace", &host.namespace)] {
+        if value.is_empty() {
+            return Err(Refusal::Missing(field));
+        }
+    }
+    if let Some(identity) = identity {
+        check_identity(host, identity)?;
+    }
+    match host.entities.iter().find(|entity| !may_host(host, entity)) {
+        Some(entity) => Err(Refusal::InternalType(entity.clone())),
+        None => Ok(()),
+    }
+}
+
+/// The trust domain is not compared: sidecars and the control plane may be of different ones.
+fn check_identity(host: &Host, identity: &Identity) -> Result<(), Refusal> {
+    if host.id != identity.app_id {
+        return Err(Refusal::AppId {
+            claimed: host.id.clone(),
+            actual: identity.app_id.clone(),
+        });
+    }
+    if host.namespace != identity.namespace {
+        return Err(Refusal::Namespace {
+            claimed: host.namespace.clone(),
+            actual: identity.namespace.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn may_host(host: &Host, entity: &str) -> bool {
+    let Some(rest) = entity.strip_prefix(INTERNAL_PREFIX) else {
+        return true;
+    };
+    let mut parts = rest.split('.');
+    parts.next() == Some(&host.namespace) && parts.next() == Some(&host.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_security::TrustDomain;
+
+    use super::*;
+
+    fn host(
+        operation: HostOperation,
+        version: Option<u64>,
+        id: &str,
+        namespace: &str,
+        entities: &[&str],
+    ) -> Host {
+        Host {
+            id: id.to_owned(),
+            namespace: namespace.to_owned(),
+            operation: operation.into(),
+            version,
+            entities: entities.iter().map(|entity| (*entity).to_owned()).collect(),
+            ..Host::default()
+        }
+    }
+
+    fn check_refusal(host: &Host, identity: Option<(&str, &str)>, expected: Option<&str>) {
+        let identity = identity.map(|(namespace, app_id)| Identity {
+            trust_domain: TrustDomain::new("elsewhere").expect("a valid trust domain"),
+            namespace: namespace.to_owned(),
+            app_id: app_id.to_owned(),
+        });
+        let refusal = check(host, identity.as_ref())
+            .err()
+            .map(|refusal| refusal.to_string());
+        assert_eq!(refusal.as_deref(), expected, "{host:?}");
+    }
+
+    #[test]
+    fn fields() {
+        use HostOperation::{Lock, Report, Unknown};
+        let unknown =
+            "operation UNKNOWN must not carry a version: set the operation the version answers";
+        check_refusal(&host(Unknown, Some(0), "a", "n", &[]), None, Some(unknown));
+        check_refusal(&host(Unknown, None, "a", "n", &["t"]), None, None);
+        check_refusal(&host(Lock, Some(1), "a", "n", &[]), None, None);
+        check_refusal(
+            &host(Report, None, "", "n", &[]),
+            None,
+            Some("field id is required"),
+        );
+        check_refusal(
+            &host(Report, None, "a", "", &[]),
+            None,
+            Some("field namespace is required"),
+        );
+        // The name may be empty, and numbers of a later protocol pass.
+        check_refusal(
+            &Host {
+                operation: 77,
+                version: Some(3),
+                ..host(Report, None, "a", "n", &[])
+            },
+            None,
+            None,
+        );
+    }
+
+    #[test]
+    fn identities() {
+        let report = host(HostOperation::Report, None, "app", "ns", &["t"]);
+        check_refusal(&report, Some(("ns", "app")), None);
+        let id = "app id \"app\" is not that of the client certificate, \"other\"";
+        check_refusal(&report, Some(("ns", "other")), Some(id));
+        let namespace = "namespace \"ns\" is not that of the client certificate, \"other\"";
+        check_refusal(&report, Some(("other", "app")), Some(namespace));
+    }
+
+    #[test]
+    fn internal_types() {
+        let check_type = |entity: &str, allowed: bool| {
+            let refusal = format!("actor type {entity:?} belongs to another app");
+            let report = host(HostOperation::Report, None, "app", "ns", &["t", entity]);
+            check_refusal(&report, None, (!allowed).then_some(refusal.as_str()));
+            check_refusal(
+                &report,
+                Some(("ns", "app")),
+                (!allowed).then_some(refusal.as_str()),
+            );
+        };
+        check_type("dapr.internal.ns.app.workflow", true);
+        check_type("dapr.internal.ns.app", true);
+        check_type("dapr.internal.ns.other.workflow", false);
+        check_type("dapr.internal.other.app.workflow", false);
+        check_type("dapr.internal.ns", false);
+        check_type("dapr.internal.", false);
+        check_type("dapr.internal", true);
+        check_type("dapr.internals.other.app", true);
+    }
+}

@@ -1,0 +1,410 @@
+//! The rounds of one namespace: events in, actions out.
+//!
+//! Every change of the hosts gets a new version and a round of three orders (`lock`, `update`, `unlock`);
+//! each follows when all streams have answered the one before. Nothing here knows a clock, a socket or a
+//! lock: the owner of a [`Rounds`] feeds it events one at a time and carries out what it returns, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
+
+use crate::table::{Hosts, Operation, Order};
+
+#[cfg(test)]
+mod tests;
+
+/// A connected stream. Ids grow, and none is used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StreamId(pub(crate) u64);
+
+/// The two timers of a namespace; the owner knows how long they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// The limit for a whole round.
+    Round,
+    /// The coalescing window after a round.
+    Window,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// A stream sent its first message.
+    Connected(StreamId, Host),
+    /// A connected stream sent another message.
+    Message(StreamId, Host),
+    /// A stream has ended.
+    Disconnected(StreamId),
+    /// A timer ran out.
+    Fired(Timer),
+}
+
+/// Something the owner must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Send {
+        to: Vec<StreamId>,
+        order: Order,
+    },
+    /// The stream was too slow for the round with this version. It is already forgotten here.
+    Close {
+        stream: StreamId,
+        version: u64,
+    },
+    /// Start the timer, anew if it runs.
+    Arm(Timer),
+    Disarm(Timer),
+}
+
+/// Whether connects and disconnects wait for each other after a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coalescing {
+    Off,
+    On,
+}
+
+/// What the round waits for: the answers to the order it has sent last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Waiting(Operation),
+}
+
+/// A stream that takes part in rounds.
+#[derive(Debug, Default)]
+struct Member {
+    /// It has answered the last order of the round.
+    answered: bool,
+    courtesy: Option<Courtesy>,
+}
+
+/// The three orders a stream without actor types got outside of a round, until their last answer is in.
+#[derive(Debug)]
+struct Courtesy {
+    /// Triples whose answer to `unlock` is not in.
+    outstanding: usize,
+    /// The order of the running round whose answer must come before the answers to the last triple.
+    owed: Option<Operation>,
+}
+
+/// The state of one namespace.
+#[derive(Debug)]
+pub(crate) struct Rounds {
+    replication_factor: i64,
+    coalescing: Coalescing,
+    version: u64,
+    phase: Phase,
+    window_open: bool,
+    hosts: Hosts,
+    members: BTreeMap<StreamId, Member>,
+    /// Members that have not answered the last order; the count of `!answered`.
+    missing: usize,
+    /// Streams that came during a round or a window, with their report if they made one.
+    parked: BTreeMap<StreamId, Option<Host>>,
+    /// Streams that ended and are still in `hosts`.
+    gone: BTreeSet<StreamId>,
+    /// The update order of the current version, once somebody needed it.
+    update: Option<Order>,
+    actions: Vec<Action>,
+}
+
+impl Rounds {
+    pub(crate) fn new(replication_factor: i64, coalescing: Coalescing) -> Self {
+        Self {
+            replication_factor,
+            coalescing,
+            version: 0,
+            phase: Phase::Idle,
+            window_open: false,
+            hosts: Hosts::default(),
+            members: BTreeMap::new(),
+            missing: 0,
+            parked: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            update: None,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes one event and returns what follows from it.
+    pub(crate) fn handle(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Connected(stream, host) => self.connected(stream, host),
+            Event::Message(stream, host) => self.message(stream, host),
+            Event::Disconnected(stream) => self.disconnected(stream),
+            Event::Fired(Timer::Round) => self.expired(),
+            Event::Fired(Timer::Window) => self.window_closed(),
+        }
+        self.advance();
+        mem::take(&mut self.actions)
+    }
+
+    /// The version of the last round, 0 before the first.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    fn connected(&mut self, stream: StreamId, host: Host) {
+        // Clients from before the operations existed open with UNKNOWN, which can only be a report.
+        let reports = matches!(
+            operation(&host),
+            Some(HostOperation::Report | HostOperation::Unknown)
+        );
+        self.parked.insert(stream, reports.then_some(host));
+    }
+
+    fn message(&mut self, stream: StreamId, host: Host) {
+        match (operation(&host), self.phase) {
+            (Some(HostOperation::Report), _) | (Some(HostOperation::Unknown), Phase::Idle) => {
+                self.reported(stream, host)
+            }
+            (
+                Some(
+                    HostOperation::Unknown
+                    | HostOperation::Lock
+                    | HostOperation::Update
+                    | HostOperation::Unlock,
+                ),
+                _,
+            ) => self.answered(stream, &host),
+            (None, _) => {}
+        }
+    }
+
+    fn reported(&mut self, stream: StreamId, host: Host) {
+        if let Some(parked) = self.parked.get_mut(&stream) {
+            *parked = Some(host);
+        } else if self.members.contains_key(&stream) {
+            if self.hosts.report(stream, host) {
+                // Whoever has left goes with the first round that starts.
+                self.remove_gone();
+                self.start_round();
+            } else if !self.hosts.contains(stream) {
+                self.send_courtesy(stream);
+            }
+        }
+    }
+
+    /// Counts an answer for the order the round waits for. Which operation it names is not looked at.
+    fn answered(&mut self, stream: StreamId, host: &Host) {
+        if host.version.is_some_and(|version| version < self.version) {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&stream) else {
+            return;
+        };
+        let counts = match &mut member.courtesy {
+            Some(courtesy) if host.version.is_none_or(|version| version == self.version) => {
+                courtesy.outstanding -= usize::from(operation(host) == Some(HostOperation::Unlock));
+                let last = courtesy.outstanding == 0;
+                // Answers come in the order of the orders: before this one, the owed answer has been given too.
+                let owed = courtesy
+                    .owed
+                    .is_some_and(|operation| self.phase == Phase::Waiting(operation));
+                if last {
+                    member.courtesy = None;
+                }
+                last && owed
+            }
+            _ => true,
+        };
+        if counts && !member.answered {
+            member.answered = true;
+            self.missing -= 1;
+        }
+    }
+
+    fn disconnected(&mut self, stream: StreamId) {
+        self.parked.remove(&stream);
+        if let Some(member) = self.members.remove(&stream) {
+            self.missing -= usize::from(!member.answered);
+            if self.hosts.contains(stream) {
+                self.gone.insert(stream);
+            }
+        }
+    }
+
+    /// The round took too long: whoever holds it up leaves, the others start over.
+    fn expired(&mut self) {
+        if self.phase == Phase::Idle {
+            return;
+        }
+        let late: Vec<StreamId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| !member.answered)
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in late {
+            self.members.remove(&stream);
+            self.hosts.remove(stream);
+            self.actions.push(Action::Close {
+                stream,
+                version: self.version,
+            });
+        }
+        self.remove_gone();
+        self.admit_parked();
+        self.start_round();
+    }
+
+    fn window_closed(&mut self) {
+        self.window_open = false;
+        // During a round the queues wait for its end, which opens the next window.
+        if self.phase == Phase::Idle {
+            let removed = self.remove_gone();
+            self.admit(removed);
+        }
+    }
+
+    /// Does what needs no further event: the next order when all have answered, queued work when idle.
+    fn advance(&mut self) {
+        loop {
+            match self.phase {
+                Phase::Waiting(_) if self.missing > 0 => return,
+                Phase::Waiting(Operation::Lock) => {
+                    let order = self.update();
+                    self.broadcast(order);
+                }
+                Phase::Waiting(Operation::Update) => {
+                    self.broadcast(Order::bare(Operation::Unlock, self.version))
+                }
+                Phase::Waiting(Operation::Unlock) => self.end_round(),
+                Phase::Idle if self.window_open => return,
+                // Removals go first, in a round of their own. With nobody to tell they need none.
+                Phase::Idle if !self.gone.is_empty() => {
+                    self.remove_gone();
+                    if self.members.is_empty() {
+                        self.next_version();
+                    } else {
+                        self.start_round();
+                    }
+                }
+                Phase::Idle if !self.parked.is_empty() => self.admit(false),
+                Phase::Idle => return,
+            }
+        }
+    }
+
+    /// Lets the parked streams in, with a round when the hosts changed and the courtesy orders otherwise.
+    fn admit(&mut self, changed: bool) {
+        let (admitted, added) = self.admit_parked();
+        if changed || added {
+            self.start_round();
+        } else {
+            for stream in admitted {
+                self.send_courtesy(stream);
+            }
+        }
+    }
+
+    /// Returns the streams that reported something, and whether the hosts are others now.
+    fn admit_parked(&mut self) -> (Vec<StreamId>, bool) {
+        let mut reporting = Vec::new();
+        let mut added = false;
+        for (stream, host) in mem::take(&mut self.parked) {
+            // Outside of a round nothing is missing.
+            self.members.insert(
+                stream,
+                Member {
+                    answered: true,
+                    courtesy: None,
+                },
+            );
+            if let Some(host) = host {
+                added |= self.hosts.report(stream, host);
+                reporting.push(stream);
+            }
+        }
+        (reporting, added)
+    }
+
+    fn remove_gone(&mut self) -> bool {
+        let mut removed = false;
+        for stream in mem::take(&mut self.gone) {
+            removed |= self.hosts.remove(stream);
+        }
+        removed
+    }
+
+    fn next_version(&mut self) {
+        self.version += 1;
+        self.update = None;
+    }
+
+    fn start_round(&mut self) {
+        self.next_version();
+        // From here on every older answer is told by its version.
+        for member in self.members.values_mut() {
+            member.courtesy = None;
+        }
+        self.actions.push(Action::Arm(Timer::Round));
+        self.broadcast(Order::bare(Operation::Lock, self.version));
+    }
+
+    fn end_round(&mut self) {
+        self.phase = Phase::Idle;
+        self.actions.push(Action::Disarm(Timer::Round));
+        if self.coalescing == Coalescing::On && !self.window_open {
+            self.window_open = true;
+            self.actions.push(Action::Arm(Timer::Window));
+        }
+    }
+
+    /// Sends an order of the round to all members and waits for their answers.
+    fn broadcast(&mut self, order: Order) {
+        self.phase = Phase::Waiting(order.operation);
+        self.missing = self.members.len();
+        for member in self.members.values_mut() {
+            member.answered = false;
+        }
+        if !self.members.is_empty() {
+            let to = self.members.keys().copied().collect();
+            self.actions.push(Action::Send { to, order });
+        }
+    }
+
+    /// Gives a stream without actor types the current table at once: it is in nobody's way.
+    fn send_courtesy(&mut self, stream: StreamId) {
+        let update = self.update();
+        let Some(member) = self.members.get_mut(&stream) else {
+            return;
+        };
+        let owed = match self.phase {
+            Phase::Waiting(operation) if !member.answered => Some(operation),
+            Phase::Waiting(_) | Phase::Idle => None,
+        };
+        let outstanding = member
+            .courtesy
+            .take()
+            .map_or(0, |courtesy| courtesy.outstanding)
+            + 1;
+        member.courtesy = Some(Courtesy { outstanding, owed });
+        for order in [
+            Order::bare(Operation::Lock, self.version),
+            update,
+            Order::bare(Operation::Unlock, self.version),
+        ] {
+            self.actions.push(Action::Send {
+                to: vec![stream],
+                order,
+            });
+        }
+    }
+
+    fn update(&mut self) -> Order {
+        self.update
+            .get_or_insert_with(|| self.hosts.update(self.version, self.replication_factor))
+            .clone()
+    }
+}
+
+/// The operation a message names, `None` for a number of a later protocol.
+fn operation(host: &Host) -> Option<HostOperation> {
+    HostOperation::try_from(host.operation).ok()
+}

@@ -1,0 +1,836 @@
+//! One table per rule, in a small script language, and random histories.
+
+use std::collections::VecDeque;
+
+use dapr_proto::dapr::proto::placement::v1::PlacementOrder;
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use prost::Message;
+
+use super::*;
+
+fn host(stream: u64, operation: HostOperation, version: Option<u64>, entities: &[&str]) -> Host {
+    Host {
+        name: format!("10.0.0.{stream}:50002"),
+        id: format!("app-{stream}"),
+        namespace: "default".to_owned(),
+        entities: entities.iter().map(|entity| (*entity).to_owned()).collect(),
+        operation: operation.into(),
+        version,
+        ..Host::default()
+    }
+}
+
+/// The hosts of a table as `type=name,name`, in order.
+fn table(order: &Order) -> String {
+    let order = PlacementOrder::decode(order.bytes.clone()).expect("orders decode");
+    let entries = order.tables.expect("an update has tables").entries;
+    let types: Vec<String> = entries
+        .iter()
+        .map(|(name, table)| {
+            let hosts: Vec<&str> = table
+                .load_map
+                .keys()
+                .map(|host| &host[7..host.len() - 6])
+                .collect();
+            format!("{name}={}", hosts.join(","))
+        })
+        .collect();
+    types.join(" ")
+}
+
+/// One action in short: `lock1>1,2`, `update1[t=1]>1`, `close2@1`, `arm-round`.
+fn render(action: &Action) -> String {
+    match action {
+        Action::Send { to, order } => {
+            let tables = if order.operation == Operation::Update {
+                format!("[{}]", table(order))
+            } else {
+                String::new()
+            };
+            let to: Vec<String> = to.iter().map(|stream| stream.0.to_string()).collect();
+            format!(
+                "{}{}{tables}>{}",
+                order.operation.as_str(),
+                order.version,
+                to.join(",")
+            )
+        }
+        Action::Close { stream, version } => format!("close{}@{version}", stream.0),
+        Action::Arm(timer) => format!("arm-{timer:?}").to_lowercase(),
+        Action::Disarm(timer) => format!("disarm-{timer:?}").to_lowercase(),
+    }
+}
+
+/// One event in short. `+1 t u` connects stream 1 with types t and u, `1 t` reports, `1 lock 3` answers,
+/// `1 ?` is UNKNOWN, `+1 !lock` opens with an answer, `-1` disconnects, `round` and `window` fire.
+fn parse(text: &str) -> Event {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let stream = |word: &str| {
+        word.trim_start_matches(['+', '-'])
+            .parse()
+            .expect("a stream")
+    };
+    match words[0] {
+        "round" => Event::Fired(Timer::Round),
+        "window" => Event::Fired(Timer::Window),
+        word if word.starts_with('-') => Event::Disconnected(StreamId(stream(word))),
+        word => {
+            let id = stream(word);
+            let version = words.get(2).and_then(|version| version.parse().ok());
+            let message = match words.get(1).copied() {
+                Some("lock" | "!lock") => host(id, HostOperation::Lock, version, &[]),
+                Some("update") => host(id, HostOperation::Update, version, &[]),
+                Some("unlock") => host(id, HostOperation::Unlock, version, &[]),
+                Some("?") => host(id, HostOperation::Unknown, None, &words[2..]),
+                Some("77") => Host {
+                    operation: 77,
+                    ..host(id, HostOperation::Report, None, &["t"])
+                },
+                _ => host(id, HostOperation::Report, None, &words[1..]),
+            };
+            if word.starts_with('+') {
+                Event::Connected(StreamId(id), message)
+            } else {
+                Event::Message(StreamId(id), message)
+            }
+        }
+    }
+}
+
+fn check_with(coalescing: Coalescing, script: &[(&str, &str)]) {
+    let mut rounds = Rounds::new(100, coalescing);
+    for (step, (event, expected)) in script.iter().enumerate() {
+        let actions: Vec<String> = rounds.handle(parse(event)).iter().map(render).collect();
+        assert_eq!(actions.join(" "), *expected, "step {step}: {event}");
+    }
+}
+
+fn check(script: &[(&str, &str)]) {
+    check_with(Coalescing::Off, script);
+}
+
+#[test]
+fn a_round_waits_for_every_answer() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        ("+2 u", "arm-round lock2>1,2"),
+        ("1 lock 2", ""),
+        ("2 lock 2", "update2[t=1 u=2]>1,2"),
+        ("2 update 2", ""),
+        ("1 update 2", "unlock2>1,2"),
+        ("1 unlock 2", ""),
+        ("2 unlock 2", "disarm-round"),
+    ]);
+}
+
+#[test]
+#[expect(deprecated, reason = "the wire still has these fields")]
+fn tables_carry_the_hosts_as_reported() {
+    let mut rounds = Rounds::new(7, Coalescing::Off);
+    let report = Host {
+        api_level: 20,
+        ..host(1, HostOperation::Report, None, &["u", "t", "u"])
+    };
+    rounds.handle(Event::Connected(StreamId(1), report.clone()));
+    let actions = rounds.handle(parse("1 lock 1"));
+    let [Action::Send { order, .. }] = &actions[..] else {
+        panic!("one order is due: {actions:?}");
+    };
+    let order = PlacementOrder::decode(order.bytes.clone()).expect("orders decode");
+    assert_eq!((order.operation.as_str(), order.version), ("update", 1));
+    let tables = order.tables.expect("an update has tables");
+    assert_eq!(
+        (
+            tables.version.as_str(),
+            tables.replication_factor,
+            tables.api_level
+        ),
+        ("1", 7, 0)
+    );
+    let expected = Host {
+        entities: ["t", "u", "u"].map(str::to_owned).to_vec(),
+        ..report
+    };
+    for name in ["t", "u"] {
+        let table = &tables.entries[name];
+        assert_eq!(table.load_map["10.0.0.1:50002"], expected);
+        assert!(table.hosts.is_empty() && table.sorted_set.is_empty() && table.total_load == 0);
+    }
+}
+
+#[test]
+fn what_counts_as_a_change() {
+    check(&[
+        ("+1 t u", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1 u=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        // The order of types is none, a repeated report is nothing.
+        ("1 u t", ""),
+        ("1 u", "arm-round lock2>1"),
+        ("1 lock 2", "update2[u=1]>1"),
+        ("1 update 2", "unlock2>1"),
+        ("1 unlock 2", "disarm-round"),
+        // A stored host that reports none is removed, and is a pure client from then on.
+        ("1", "arm-round lock3>1"),
+        ("1 lock 3", "update3[]>1"),
+        ("1 update 3", "unlock3>1"),
+        ("1 unlock 3", "disarm-round"),
+        ("1", "lock3>1 update3[]>1 unlock3>1"),
+    ]);
+}
+
+#[test]
+fn a_new_name_needs_another_change() {
+    let mut rounds = Rounds::new(1, Coalescing::Off);
+    let mut report = host(1, HostOperation::Report, None, &["t"]);
+    assert!(
+        !rounds
+            .handle(Event::Connected(StreamId(1), report.clone()))
+            .is_empty()
+    );
+    report.name = "moved:1".to_owned();
+    assert!(
+        rounds
+            .handle(Event::Message(StreamId(1), report.clone()))
+            .is_empty()
+    );
+    assert_eq!(rounds.hosts().sorted()[0].name, "10.0.0.1:50002");
+    report.id = "other".to_owned();
+    assert!(
+        !rounds
+            .handle(Event::Message(StreamId(1), report))
+            .is_empty()
+    );
+    assert_eq!(rounds.hosts().sorted()[0].name, "moved:1");
+}
+
+#[test]
+fn equal_names_collapse_in_the_table_only() {
+    let mut rounds = Rounds::new(1, Coalescing::Off);
+    for stream in [1, 2] {
+        let report = Host {
+            id: format!("app-{stream}"),
+            ..host(9, HostOperation::Report, None, &["t"])
+        };
+        rounds.handle(Event::Connected(StreamId(stream), report));
+    }
+    rounds.handle(parse("1 lock 1"));
+    rounds.handle(parse("1 update 1"));
+    rounds.handle(parse("1 unlock 1"));
+    assert_eq!(rounds.hosts().sorted().len(), 2);
+    assert_eq!(table(&rounds.hosts().update(2, 1)), "t=9");
+}
+
+#[test]
+fn pure_clients_get_the_current_table_at_once() {
+    check(&[
+        ("+1", "lock0>1 update0[]>1 unlock0>1"),
+        ("1 lock 0", ""),
+        ("1 update 0", ""),
+        ("1 unlock 0", ""),
+        ("+2 t", "arm-round lock1>1,2"),
+        ("1 lock 1", ""),
+        ("2 lock 1", "update1[t=2]>1,2"),
+        ("1 update 1", ""),
+        ("2 update 1", "unlock1>1,2"),
+        ("1 unlock 1", ""),
+        ("2 unlock 1", "disarm-round"),
+        ("+3", "lock1>3 update1[t=2]>3 unlock1>3"),
+        ("1", "lock1>1 update1[t=2]>1 unlock1>1"),
+        ("1", "lock1>1 update1[t=2]>1 unlock1>1"),
+    ]);
+}
+
+#[test]
+fn answers_to_courtesy_orders_do_not_count_for_the_round() {
+    check(&[
+        ("+1", "lock0>1 update0[]>1 unlock0>1"),
+        ("+2 t", "arm-round lock1>1,2"),
+        // Of the orders before the round: too old.
+        ("1 lock 0", ""),
+        ("1 update 0", ""),
+        ("1 unlock 0", ""),
+        ("2 lock 1", ""),
+        // Reported during the round: the answer owed to the round comes first, then those to the three.
+        ("1", "lock1>1 update1[t=2]>1 unlock1>1"),
+        ("1 lock 1", ""),
+        ("1 lock 1", ""),
+        ("1 update 1", ""),
+        ("1 unlock 1", "update1[t=2]>1,2"),
+        ("1 update 1", ""),
+        ("2 update 1", "unlock1>1,2"),
+    ]);
+}
+
+#[test]
+fn repeated_reports_are_counted() {
+    check(&[
+        ("+1", "lock0>1 update0[]>1 unlock0>1"),
+        ("+2 t", "arm-round lock1>1,2"),
+        ("2 lock 1", ""),
+        ("1", "lock1>1 update1[t=2]>1 unlock1>1"),
+        ("1", "lock1>1 update1[t=2]>1 unlock1>1"),
+        ("1 lock 1", ""),
+        ("1 lock 1", ""),
+        ("1 update 1", ""),
+        ("1 unlock 1", ""),
+        ("1 lock 1", ""),
+        ("1 update 1", ""),
+        ("1 unlock 1", "update1[t=2]>1,2"),
+    ]);
+}
+
+#[test]
+fn handling_of_replies() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        // Older versions are ignored, newer and missing ones are taken as current, the phase is not checked.
+        ("1 lock 0", ""),
+        ("1 unlock 9", "update1[t=1]>1"),
+        ("1 update", "unlock1>1"),
+        // Old clients answer with UNKNOWN.
+        ("1 ?", "disarm-round"),
+        // Outside of a round that is a report.
+        ("1 ? t", ""),
+        ("1 ? u", "arm-round lock2>1"),
+        // Numbers of a later protocol mean nothing.
+        ("1 77", ""),
+        ("1 lock 2", "update2[u=1]>1"),
+    ]);
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 t u", "arm-round lock2>1"),
+        ("+2", ""),
+        // One answer per stream and phase; those of parked and unknown streams are none.
+        ("2 lock 2", ""),
+        ("9 lock 2", ""),
+        ("1 lock 2", "update2[t=1 u=1]>1"),
+    ]);
+}
+
+#[test]
+fn a_change_during_a_round_abandons_it() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 u", "arm-round lock2>1"),
+        ("1 update 1", ""),
+        ("1 lock 2", "update2[u=1]>1"),
+        ("1 update 2", "unlock2>1"),
+        ("1 unlock 2", "disarm-round"),
+    ]);
+}
+
+#[test]
+fn streams_that_do_not_open_with_a_report() {
+    check(&[
+        ("+1 !lock", ""),
+        ("+2 77", ""),
+        ("+3 t", "arm-round lock1>1,2,3"),
+        ("1 lock 1", ""),
+        ("2 lock 1", ""),
+        ("3 lock 1", "update1[t=3]>1,2,3"),
+    ]);
+}
+
+#[test]
+fn connections_during_a_round_are_parked() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("+2 t", ""),
+        ("+3", ""),
+        // A parked stream may think again.
+        ("2 u", ""),
+        ("+4 t", ""),
+        ("-4", ""),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round arm-round lock2>1,2,3"),
+        ("1 lock 2", ""),
+        ("2 lock 2", ""),
+        ("3 lock 2", "update2[t=1 u=2]>1,2,3"),
+    ]);
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("+2", ""),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        (
+            "1 unlock 1",
+            "disarm-round lock1>2 update1[t=1]>2 unlock1>2",
+        ),
+    ]);
+}
+
+#[test]
+fn removal_rounds_go_before_addition_rounds() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        ("+2 t", "arm-round lock2>1,2"),
+        ("+3 t", ""),
+        ("2 lock 2", ""),
+        ("-1", "update2[t=1,2]>2"),
+        ("2 update 2", "unlock2>2"),
+        ("2 unlock 2", "disarm-round arm-round lock3>2"),
+        ("2 lock 3", "update3[t=2]>2"),
+        ("2 update 3", "unlock3>2"),
+        ("2 unlock 3", "disarm-round arm-round lock4>2,3"),
+    ]);
+}
+
+#[test]
+fn disconnects() {
+    // Idle, stored: a round at once. A pure client leaves silently, and holds nothing up.
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        ("+2", "lock1>2 update1[t=1]>2 unlock1>2"),
+        ("-1", "arm-round lock2>2"),
+        ("2 lock 2", "update2[]>2"),
+        ("2 update 2", "unlock2>2"),
+        ("2 unlock 2", "disarm-round"),
+        ("+3", "lock2>3 update2[]>3 unlock2>3"),
+        ("-2", ""),
+        ("+4 t", "arm-round lock3>3,4"),
+        ("4 lock 3", ""),
+        ("-3", "update3[t=4]>4"),
+        ("-9", ""),
+    ]);
+    // The last member of a round leaves a parked one behind.
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("+2 u", ""),
+        ("-1", "disarm-round arm-round lock3>2"),
+    ]);
+}
+
+#[test]
+fn a_timeout_closes_only_the_late() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        ("+2 t", "arm-round lock2>1,2"),
+        ("+3 t", ""),
+        ("1 lock 2", ""),
+        ("round", "close2@2 arm-round lock3>1,3"),
+        ("2 lock 3", ""),
+        ("-2", ""),
+        ("1 lock 3", ""),
+        ("3 lock 3", "update3[t=1,3]>1,3"),
+        ("1 update 3", ""),
+        ("3 update 3", "unlock3>1,3"),
+        ("3 unlock 3", ""),
+        ("1 unlock 3", "disarm-round"),
+        ("round", ""),
+    ]);
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("round", "close1@1 arm-round disarm-round"),
+    ]);
+}
+
+#[test]
+fn coalescing() {
+    check_with(
+        Coalescing::On,
+        &[
+            ("+1 t", "arm-round lock1>1"),
+            ("+2", ""),
+            ("1 lock 1", "update1[t=1]>1"),
+            ("1 update 1", "unlock1>1"),
+            ("1 unlock 1", "disarm-round arm-window"),
+            ("+3 t", ""),
+            ("+4", ""),
+            // A report of a connected stream is never held, and its round does not restart the window.
+            ("1 u", "arm-round lock2>1"),
+            ("1 lock 2", "update2[u=1]>1"),
+            ("1 update 2", "unlock2>1"),
+            ("1 unlock 2", "disarm-round"),
+            ("-3", ""),
+            ("-1", ""),
+            ("+5", ""),
+            // Removals force a round though the added have no types.
+            ("window", "arm-round lock3>2,4,5"),
+            ("2 lock 3", ""),
+            ("4 lock 3", ""),
+            ("5 lock 3", "update3[]>2,4,5"),
+            ("2 update 3", ""),
+            ("4 update 3", ""),
+            ("5 update 3", "unlock3>2,4,5"),
+            ("2 unlock 3", ""),
+            ("4 unlock 3", ""),
+            ("5 unlock 3", "disarm-round arm-window"),
+            ("+6", ""),
+            ("window", "lock3>6 update3[]>6 unlock3>6"),
+            // Idle without a window: at once again.
+            ("+7", "lock3>7 update3[]>7 unlock3>7"),
+        ],
+    );
+    // The window closes during a round: the next round end opens another.
+    check_with(
+        Coalescing::On,
+        &[
+            ("+1 t", "arm-round lock1>1"),
+            ("1 lock 1", "update1[t=1]>1"),
+            ("1 update 1", "unlock1>1"),
+            ("1 unlock 1", "disarm-round arm-window"),
+            ("+2 t", ""),
+            ("1 u", "arm-round lock2>1"),
+            ("window", ""),
+            ("1 lock 2", "update2[u=1]>1"),
+            ("1 update 2", "unlock2>1"),
+            ("1 unlock 2", "disarm-round arm-window"),
+            ("window", "arm-round lock3>1,2"),
+        ],
+    );
+}
+
+/// A step of a random history; the first number picks one of the connected streams.
+#[derive(Clone, Debug)]
+enum Step {
+    Connect(Vec<&'static str>),
+    Report(usize, Vec<&'static str>),
+    /// The sidecar handles its next order.
+    Obey(usize),
+    /// The server handles the sidecar's next message.
+    Hear(usize),
+    Disconnect(usize),
+    Fire(bool),
+}
+
+fn types() -> impl Strategy<Value = Vec<&'static str>> {
+    prop::sample::subsequence(vec!["a", "b", "c"], 0..=2)
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => types().prop_map(Step::Connect),
+        2 => (any::<usize>(), types()).prop_map(|(stream, types)| Step::Report(stream, types)),
+        12 => any::<usize>().prop_map(Step::Obey),
+        12 => any::<usize>().prop_map(Step::Hear),
+        1 => any::<usize>().prop_map(Step::Disconnect),
+        1 => any::<bool>().prop_map(Step::Fire),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+/// A sidecar that obeys in order and answers everything.
+#[derive(Default)]
+struct Sidecar {
+    entities: Vec<&'static str>,
+    inbox: VecDeque<Order>,
+    outbox: VecDeque<Host>,
+    /// Version of the last order that was sent to it.
+    sent: u64,
+    locked: Option<u64>,
+    table: Option<(u64, String)>,
+    /// Unlocked with the table of this version.
+    unlocked: Option<u64>,
+}
+
+struct World {
+    rounds: Rounds,
+    sidecars: BTreeMap<StreamId, Sidecar>,
+    next: u64,
+    tables: BTreeMap<u64, String>,
+    round_armed: bool,
+    window_armed: bool,
+}
+
+impl World {
+    fn new(coalescing: Coalescing) -> Self {
+        Self {
+            rounds: Rounds::new(1, coalescing),
+            sidecars: BTreeMap::new(),
+            next: 1,
+            tables: BTreeMap::new(),
+            round_armed: false,
+            window_armed: false,
+        }
+    }
+
+    fn pick(&self, number: usize) -> Option<StreamId> {
+        self.sidecars
+            .keys()
+            .nth(number % self.sidecars.len().max(1))
+            .copied()
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Connect(entities) => {
+                let stream = StreamId(self.next);
+                self.next += 1;
+                let report = host(stream.0, HostOperation::Report, None, &entities);
+                self.sidecars.insert(
+                    stream,
+                    Sidecar {
+                        entities,
+                        ..Sidecar::default()
+                    },
+                );
+                self.feed(Event::Connected(stream, report));
+            }
+            Step::Report(number, entities) => {
+                let Some(stream) = self.pick(number) else {
+                    return;
+                };
+                let sidecar = self.sidecars.get_mut(&stream).expect("picked");
+                sidecar
+                    .outbox
+                    .push_back(host(stream.0, HostOperation::Report, None, &entities));
+                sidecar.entities = entities;
+            }
+            Step::Obey(number) => {
+                if let Some(stream) = self.pick(number) {
+                    self.obey(stream);
+                }
+            }
+            Step::Hear(number) => {
+                if let Some(stream) = self.pick(number) {
+                    self.hear(stream);
+                }
+            }
+            Step::Disconnect(number) => {
+                let Some(stream) = self.pick(number) else {
+                    return;
+                };
+                self.sidecars.remove(&stream);
+                self.feed(Event::Disconnected(stream));
+            }
+            Step::Fire(true) if self.round_armed => self.feed(Event::Fired(Timer::Round)),
+            Step::Fire(false) if self.window_armed => {
+                self.window_armed = false;
+                self.feed(Event::Fired(Timer::Window));
+            }
+            Step::Fire(_) => {}
+        }
+        self.check();
+    }
+
+    fn feed(&mut self, event: Event) {
+        for action in self.rounds.handle(event) {
+            match action {
+                Action::Send { to, order } => {
+                    if order.operation == Operation::Update {
+                        let table = table(&order);
+                        let known = self
+                            .tables
+                            .entry(order.version)
+                            .or_insert_with(|| table.clone());
+                        assert_eq!(*known, table, "one version is one table");
+                    }
+                    for stream in to {
+                        let sidecar = self
+                            .sidecars
+                            .get_mut(&stream)
+                            .expect("orders go to connected streams");
+                        assert!(
+                            order.version >= sidecar.sent,
+                            "versions of a stream never go back"
+                        );
+                        sidecar.sent = order.version;
+                        sidecar.inbox.push_back(order.clone());
+                    }
+                }
+                Action::Close { stream, .. } => {
+                    assert!(
+                        self.sidecars.remove(&stream).is_some(),
+                        "a stream is closed once"
+                    );
+                }
+                Action::Arm(Timer::Round) => self.round_armed = true,
+                Action::Disarm(Timer::Round) => self.round_armed = false,
+                Action::Arm(Timer::Window) => self.window_armed = true,
+                Action::Disarm(Timer::Window) => self.window_armed = false,
+            }
+        }
+    }
+
+    fn obey(&mut self, stream: StreamId) -> bool {
+        let sidecar = self.sidecars.get_mut(&stream).expect("picked");
+        let Some(order) = sidecar.inbox.pop_front() else {
+            return false;
+        };
+        let answer = match order.operation {
+            Operation::Lock => {
+                sidecar.locked = Some(order.version);
+                sidecar.unlocked = None;
+                HostOperation::Lock
+            }
+            Operation::Update => {
+                assert!(
+                    sidecar.locked.is_some_and(|locked| locked <= order.version),
+                    "an update follows its lock"
+                );
+                sidecar.table = Some((order.version, table(&order)));
+                HostOperation::Update
+            }
+            Operation::Unlock => {
+                let installed = sidecar.table.as_ref().map(|(version, _)| *version);
+                assert_eq!(
+                    installed,
+                    Some(order.version),
+                    "an unlock follows its update"
+                );
+                sidecar.unlocked = Some(order.version);
+                HostOperation::Unlock
+            }
+        };
+        sidecar
+            .outbox
+            .push_back(host(stream.0, answer, Some(order.version), &[]));
+        true
+    }
+
+    fn hear(&mut self, stream: StreamId) -> bool {
+        let Some(message) = self
+            .sidecars
+            .get_mut(&stream)
+            .and_then(|sidecar| sidecar.outbox.pop_front())
+        else {
+            return false;
+        };
+        self.feed(Event::Message(stream, message));
+        true
+    }
+
+    fn check(&self) {
+        let mut hosting = BTreeSet::new();
+        for (stream, sidecar) in &self.sidecars {
+            let Some(version) = sidecar.unlocked else {
+                continue;
+            };
+            let (installed, table) = sidecar.table.as_ref().expect("unlocked with a table");
+            assert_eq!(
+                (*installed, table),
+                (version, &self.tables[&version]),
+                "{stream:?} serves with its table"
+            );
+            let own = stream.0.to_string();
+            let listed = table.split(' ').filter_map(|types| types.split_once('='));
+            if listed
+                .into_iter()
+                .any(|(_, hosts)| hosts.split(',').any(|host| host == own))
+            {
+                hosting.insert(version);
+            }
+        }
+        assert!(
+            hosting.len() <= 1,
+            "hosts serve with different tables at once: {hosting:?}"
+        );
+        let idle = self.rounds.phase == Phase::Idle;
+        assert_eq!(
+            self.round_armed, !idle,
+            "the limit runs exactly during a round"
+        );
+        let missing = self
+            .rounds
+            .members
+            .values()
+            .filter(|member| !member.answered)
+            .count();
+        assert_eq!(self.rounds.missing, missing);
+        assert!(!idle || missing == 0);
+        assert_eq!(self.window_armed, self.rounds.window_open);
+    }
+
+    /// Lets everybody finish without any limit running out.
+    fn settle(&mut self) {
+        for turn in 0.. {
+            assert!(turn < 10_000, "a round always ends");
+            let streams: Vec<StreamId> = self.sidecars.keys().copied().collect();
+            let mut busy = false;
+            for stream in streams {
+                busy |= self.obey(stream);
+                busy |= self.hear(stream);
+                self.check();
+            }
+            if !busy && self.window_armed {
+                self.step(Step::Fire(false));
+                busy = true;
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn check_settled(&self) {
+        assert_eq!(self.rounds.phase, Phase::Idle);
+        assert!(self.rounds.parked.is_empty() && self.rounds.gone.is_empty());
+        let mut expected: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for (stream, sidecar) in &self.sidecars {
+            for entity in &sidecar.entities {
+                expected
+                    .entry(entity)
+                    .or_default()
+                    .insert(stream.0.to_string());
+            }
+        }
+        for (stream, sidecar) in &self.sidecars {
+            assert_eq!(
+                sidecar.unlocked,
+                Some(self.rounds.version()),
+                "{stream:?} serves with the last version"
+            );
+            let (_, table) = sidecar.table.as_ref().expect("unlocked with a table");
+            let held: BTreeMap<&str, BTreeSet<String>> = table
+                .split(' ')
+                .filter_map(|types| types.split_once('='))
+                .map(|(name, hosts)| (name, hosts.split(',').map(str::to_owned).collect()))
+                .collect();
+            assert_eq!(held, expected);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 256, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn random_histories_keep_the_promises(steps in steps(), coalesce in any::<bool>()) {
+        let coalescing = if coalesce { Coalescing::On } else { Coalescing::Off };
+        let mut world = World::new(coalescing);
+        for step in steps {
+            world.step(step);
+        }
+        world.settle();
+        world.check_settled();
+    }
+
+    #[test]
+    fn no_message_confuses_the_count(
+        messages in prop::collection::vec((0u64..5, 0i32..7, prop::option::of(0u64..6), types(), 0u8..12), 0..200),
+    ) {
+        let mut world = World::new(Coalescing::Off);
+        for (stream, operation, version, entities, kind) in messages {
+            let message = Host { operation, version, ..host(stream, HostOperation::Report, None, &entities) };
+            let id = StreamId(stream);
+            let event = match kind {
+                0 if world.sidecars.remove(&id).is_some() => Event::Disconnected(id),
+                1 if world.round_armed => Event::Fired(Timer::Round),
+                _ if world.sidecars.contains_key(&id) => Event::Message(id, message),
+                _ => {
+                    world.sidecars.insert(id, Sidecar::default());
+                    Event::Connected(id, message)
+                }
+            };
+            world.feed(event);
+            world.check();
+        }
+    }
+}

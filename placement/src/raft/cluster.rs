@@ -1,0 +1,170 @@
+//! The replicas, from `--id` and `--initial-cluster`.
+
+use std::collections::BTreeMap;
+
+use openraft::impls::BasicNode;
+
+/// One replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) id: String,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl Peer {
+    /// Reads `id=host:port`.
+    fn parse(text: &str) -> Option<Self> {
+        let (id, address) = text.trim().split_once('=')?;
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if id.is_empty() || host.is_empty() {
+            return None;
+        }
+        Some(Self {
+            id: id.to_owned(),
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        })
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub(crate) fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The command line names no usable set of replicas.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("--id {id:?} is not in --initial-cluster {cluster:?}: add {id}=host:port to the list")]
+    UnknownId { id: String, cluster: String },
+}
+
+/// All replicas, and which of them this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    own: String,
+    /// By id. The place in this order is the number of the replica, so it must not depend on how the list is written.
+    peers: BTreeMap<String, Peer>,
+}
+
+impl Cluster {
+    /// Reads the flags. Entries that are not `id=host:port` are skipped; of two with one id the later counts.
+    pub(crate) fn parse(id: &str, cluster: &str) -> Result<Self, Error> {
+        let peers: BTreeMap<String, Peer> = cluster
+            .split(',')
+            .filter_map(Peer::parse)
+            .map(|peer| (peer.id.clone(), peer))
+            .collect();
+        if !peers.contains_key(id) {
+            return Err(Error::UnknownId {
+                id: id.to_owned(),
+                cluster: cluster.to_owned(),
+            });
+        }
+        Ok(Self {
+            own: id.to_owned(),
+            peers,
+        })
+    }
+
+    pub(crate) fn is_single(&self) -> bool {
+        self.peers.len() == 1
+    }
+
+    pub(crate) fn own(&self) -> &Peer {
+        &self.peers[&self.own]
+    }
+
+    /// The number of this replica.
+    pub(crate) fn own_id(&self) -> u64 {
+        self.peers
+            .keys()
+            .zip(1..)
+            .find(|(id, _)| **id == self.own)
+            .map_or(0, |(_, number)| number)
+    }
+
+    /// All replicas by their numbers.
+    pub(crate) fn nodes(&self) -> BTreeMap<u64, BasicNode> {
+        (1..)
+            .zip(
+                self.peers
+                    .values()
+                    .map(|peer| BasicNode::new(peer.address())),
+            )
+            .collect()
+    }
+
+    /// The same text on all replicas that have the same list.
+    pub(crate) fn fingerprint(&self) -> String {
+        let peers: Vec<String> = self
+            .peers
+            .values()
+            .map(|peer| format!("{}={}", peer.id, peer.address()))
+            .collect();
+        peers.join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(id: &str, cluster: &str, expected: Option<(u64, &str)>) {
+        let found = Cluster::parse(id, cluster)
+            .ok()
+            .map(|cluster| (cluster.own_id(), cluster.fingerprint()));
+        assert_eq!(
+            found,
+            expected.map(|(number, text)| (number, text.to_owned())),
+            "{id} {cluster}"
+        );
+    }
+
+    #[test]
+    fn lists() {
+        check("p0", "p0=127.0.0.1:8201", Some((1, "p0=127.0.0.1:8201")));
+        check(
+            "p1",
+            "p1=b.svc:2,p0=a.svc:1",
+            Some((2, "p0=a.svc:1,p1=b.svc:2")),
+        );
+        check(
+            "p0",
+            " p0=a:1 ,junk,=b:2,p3=,p4=c,p5=:6,p6=d:x,p7=e:70000",
+            Some((1, "p0=a:1")),
+        );
+        check("p0", "p0=[::1]:8201", Some((1, "p0=[::1]:8201")));
+        check("p0", "p0=a:1,p0=b:2", Some((1, "p0=b:2")));
+        check("p9", "p0=a:1", None);
+        check("", "p0=a:1", None);
+        check("p0", "", None);
+    }
+
+    #[test]
+    fn an_unknown_id_says_what_to_do() {
+        let error = Cluster::parse("p9", "p0=a:1").expect_err("not in the list");
+        let expected =
+            "--id \"p9\" is not in --initial-cluster \"p0=a:1\": add p9=host:port to the list";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_parses_or_fails(id in "[a-c=]{0,3}", cluster in "[a-c0-9=:,\\[\\] ]{0,60}") {
+            if let Ok(cluster) = Cluster::parse(&id, &cluster) {
+                prop_assert_eq!(&cluster.own().id, &id);
+                prop_assert!(cluster.nodes().contains_key(&cluster.own_id()));
+                prop_assert_eq!(Cluster::parse(&id, &cluster.fingerprint()), Ok(cluster));
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! One stream of a sidecar: the reader of its messages and the two ends of its orders.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use dapr_proto::dapr::proto::placement::v1::Host;
+use dapr_security::Identity;
+use futures::Stream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Status, Streaming};
+
+use crate::admission::{self, Refusal};
+use crate::dissemination::StreamId;
+use crate::namespace::Message;
+use crate::term::Term;
+
+/// Orders that wait for a stream to read them. A round needs three; bursts of reports abandon rounds and add one
+/// `lock` each, for a namespace of a thousand sidecars that all report anew within one turn of the socket.
+const UNREAD_ORDERS: usize = 1024;
+
+/// Opens the two ends. The token is cancelled as soon as either of them is dropped.
+pub(crate) fn channel() -> (Outbox, Orders, CancellationToken) {
+    let (sender, receiver) = mpsc::channel(UNREAD_ORDERS);
+    let (end, ended) = oneshot::channel();
+    let over = CancellationToken::new();
+    let outbox = Outbox {
+        sender,
+        end,
+        _over: over.clone().drop_guard(),
+    };
+    let orders = Orders {
+        receiver,
+        ended: Some(ended),
+        _over: over.clone().drop_guard(),
+    };
+    (outbox, orders, over)
+}
+
+/// The end that writes orders.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    sender: mpsc::Sender<Bytes>,
+    end: oneshot::Sender<Status>,
+    _over: DropGuard,
+}
+
+/// A stream did not read its orders.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl Outbox {
+    /// Queues an order. One for a stream that has ended is dropped: its reader reports the end.
+    pub(crate) fn send(&self, order: Bytes) -> Result<(), Full> {
+        match self.sender.try_send(order) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Full),
+        }
+    }
+
+    /// Ends the stream with a status. Orders that were not read are dropped.
+    pub(crate) fn end(self, status: Status) {
+        // Nobody listens any more when the sidecar has gone first.
+        drop(self.end.send(status));
+    }
+}
+
+/// The end that is the body of the response.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    receiver: mpsc::Receiver<Bytes>,
+    ended: Option<oneshot::Receiver<Status>>,
+    _over: DropGuard,
+}
+
+impl Stream for Orders {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(ended) = &mut self.ended else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(status) = Pin::new(ended).poll(cx) {
+            self.ended = None;
+            let status =
+                status.unwrap_or_else(|_| Status::unknown("stream was abandoned by the server"));
+            return Poll::Ready(Some(Err(status)));
+        }
+        match ready!(self.receiver.poll_recv(cx)) {
+            Some(order) => Poll::Ready(Some(Ok(order))),
+            // The other end is being dropped; what it said last arrives with the status.
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Reads the messages of one stream and hands them to their namespace.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) stream: StreamId,
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) term: Arc<Term>,
+    pub(crate) over: CancellationToken,
+}
+
+impl Reader {
+    pub(crate) async fn run(self, mut messages: Streaming<Host>, outbox: Outbox) {
+        let first = match self.next(&mut messages).await {
+            Next::Message(host) => host,
+            Next::Ended(status) => return outbox.end(status),
+            Next::Over => return,
+        };
+        let name = first.namespace.clone();
+        let _connected = self
+            .term
+            .metrics()
+            .connected(&name, !first.entities.is_empty());
+        let namespace = self.term.namespace(&name);
+        let connected = Message::Connected {
+            stream: self.stream,
+            host: first,
+            outbox,
+        };
+        if let Err(mpsc::error::SendError(Message::Connected { outbox, .. })) =
+            namespace.send(connected).await
+        {
+            return outbox.end(self.term.ended().await);
+        }
+        loop {
+            let message = match self.next(&mut messages).await {
+                Next::Message(host) if host.namespace == name => Message::Report {
+                    stream: self.stream,
+                    host,
+                },
+                Next::Message(host) => {
+                    tracing::debug!(stream = self.stream.0, namespace = %name, other = %host.namespace,
+                        "Ignoring a message that names another namespace than the first of its stream");
+                    continue;
+                }
+                Next::Ended(status) => Message::Ended {
+                    stream: self.stream,
+                    status,
+                },
+                Next::Over => Message::Ended {
+                    stream: self.stream,
+                    status: Status::cancelled("stream is over"),
+                },
+            };
+            let last = matches!(message, Message::Ended { .. });
+            // The namespace ends before its streams only together with the term, and has told them why.
+            if namespace.send(message).await.is_err() || last {
+                return;
+            }
+        }
+    }
+
+    async fn next(&self, messages: &mut Streaming<Host>) -> Next {
+        let message = tokio::select! {
+            biased;
+            () = self.over.cancelled() => return Next::Over,
+            status = self.term.ended() => return Next::Ended(status),
+            message = messages.message() => message,
+        };
+        match message {
+            Ok(Some(host)) => match admission::check(&host, self.identity.as_deref()) {
+                Ok(()) => Next::Message(host),
+                Err(refusal) => Next::Ended(refused(&refusal)),
+            },
+            Ok(None) => Next::Ended(Status::unknown("EOF")),
+            Err(status) => Next::Ended(status),
+        }
+    }
+}
+
+enum Next {
+    Message(Host),
+    /// The sidecar or the term ended the stream.
+    Ended(Status),
+    /// One of the ends was dropped.
+    Over,
+}
+
+fn refused(refusal: &Refusal) -> Status {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::VersionWithoutOperation | Refusal::Missing(_) => Status::invalid_argument(text),
+        Refusal::AppId { .. } | Refusal::Namespace { .. } | Refusal::InternalType(_) => {
+            Status::permission_denied(text)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn orders_arrive_and_the_status_ends_them() {
+        let (outbox, mut orders, over) = channel();
+        outbox.send(Bytes::from_static(b"one")).expect("room");
+        assert_eq!(orders.next().await.expect("open").expect("an order"), "one");
+        assert!(!over.is_cancelled());
+        outbox.end(Status::unknown("EOF"));
+        assert!(over.is_cancelled());
+        assert_eq!(
+            orders
+                .next()
+                .await
+                .expect("a status")
+                .expect_err("a status")
+                .message(),
+            "EOF"
+        );
+        assert!(orders.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_outbox_is_a_status_too() {
+        let (outbox, mut orders, _) = channel();
+        drop(outbox);
+        let status = orders
+            .next()
+            .await
+            .expect("a status")
+            .expect_err("a status");
+        assert_eq!(status.code(), tonic::Code::Unknown);
+    }
+
+    #[tokio::test]
+    async fn unread_orders_are_bounded() {
+        let (outbox, orders, over) = channel();
+        for _ in 0..UNREAD_ORDERS {
+            outbox.send(Bytes::new()).expect("room");
+        }
+        assert!(outbox.send(Bytes::new()).is_err());
+        drop(orders);
+        assert!(over.is_cancelled());
+        assert!(
+            outbox.send(Bytes::new()).is_ok(),
+            "a stream that has gone is not full"
+        );
+    }
+}

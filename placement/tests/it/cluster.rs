@@ -1,0 +1,187 @@
+//! Stories of three replicas.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use crate::process::{PATIENCE, Placement, eventually, free_ports, get};
+use crate::sidecar::{Sidecar, report, round};
+
+struct Cluster {
+    list: String,
+    replicas: Vec<Option<Placement>>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let ports: [u16; 3] = free_ports();
+        let entries: Vec<String> = (0..)
+            .zip(ports)
+            .map(|(id, port)| format!("p{id}=127.0.0.1:{port}"))
+            .collect();
+        let list = entries.join(",");
+        let mut cluster = Self {
+            list,
+            replicas: vec![None, None, None],
+        };
+        (0..3).for_each(|id| cluster.launch(id));
+        cluster
+    }
+
+    fn launch(&mut self, id: usize) {
+        self.replicas[id] = Some(Placement::launch(
+            &format!("p{id}"),
+            &self.list,
+            &["--metadata-enabled"],
+        ));
+    }
+
+    async fn kill(&mut self, id: usize) {
+        self.replicas[id].take().expect("running").kill().await;
+    }
+
+    /// Tries all replicas once.
+    async fn try_lead(&self) -> Option<(usize, Sidecar)> {
+        for (id, replica) in self.replicas.iter().enumerate() {
+            let Some(replica) = replica else { continue };
+            match Sidecar::open(replica.port, report("a", &["t"])).await {
+                Ok(sidecar) => return Some((id, sidecar)),
+                Err(status) => check_refusal(id, &status),
+            }
+        }
+        None
+    }
+
+    /// The replica that serves, and a stream to it.
+    async fn leader(&self) -> (usize, Sidecar) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.try_lead().await {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "a leader in time");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until exactly one replica serves and all others refuse, and returns its number.
+    async fn await_one_leader(&self) -> usize {
+        let mut leaders = Vec::new();
+        eventually("one leader and followers", async || {
+            leaders.clear();
+            for (id, replica) in self.replicas.iter().enumerate() {
+                let Some(replica) = replica else { continue };
+                match get(replica.healthz_port, "/placement/state").await {
+                    Ok((200, _, body)) if body != "null" => leaders.push(id),
+                    Ok((200, ..)) => {}
+                    _ => return false,
+                }
+            }
+            assert!(leaders.len() <= 1, "two serve: {leaders:?}");
+            leaders.len() == 1
+        })
+        .await;
+        leaders[0]
+    }
+}
+
+fn check_refusal(id: usize, status: &Status) {
+    if status.code() == Code::Unavailable {
+        return; // Not listening yet.
+    }
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    let expected = format!("node id=p{id} is not a leader. Only the leader can serve requests");
+    assert_eq!(status.message(), expected);
+}
+
+#[tokio::test]
+async fn one_replica_leads_and_a_dead_one_is_replaced() {
+    let mut cluster = Cluster::start();
+    let first = cluster.await_one_leader().await;
+    for (id, replica) in cluster.replicas.iter().enumerate() {
+        let replica = replica.as_ref().expect("running");
+        replica.await_ready().await;
+        if id != first {
+            let refused = Sidecar::open(replica.port, report("a", &["t"]))
+                .await
+                .err()
+                .expect("refused");
+            assert_eq!(refused.code(), Code::FailedPrecondition);
+            check_refusal(id, &refused);
+        }
+    }
+    let (leader, mut sidecar) = cluster.leader().await;
+    assert_eq!(leader, first);
+    assert_eq!(round(&mut [&mut sidecar], 1).await, "t=a");
+
+    // The versions start over with the next leader.
+    let killed = Instant::now();
+    cluster.kill(leader).await;
+    let (second, mut sidecar) = cluster.leader().await;
+    assert!(
+        killed.elapsed() < Duration::from_secs(5),
+        "replaced after {:?}",
+        killed.elapsed()
+    );
+    assert_ne!(second, leader);
+    assert_eq!(round(&mut [&mut sidecar], 1).await, "t=a");
+
+    // The dead one comes back empty, follows, and disturbs nobody.
+    cluster.launch(leader);
+    cluster.replicas[leader]
+        .as_ref()
+        .expect("running")
+        .await_ready()
+        .await;
+    assert_eq!(cluster.await_one_leader().await, second);
+    sidecar.send(report("a", &["t", "u"])).await;
+    assert_eq!(round(&mut [&mut sidecar], 2).await, "t=a u=a");
+
+    // And it counts again.
+    cluster.kill(second).await;
+    let (third, _) = cluster.leader().await;
+    assert_ne!(third, second);
+}
+
+#[tokio::test]
+async fn a_leader_without_a_quorum_serves_nobody_and_lives_on() {
+    let mut cluster = Cluster::start();
+    let (leader, mut sidecar) = cluster.leader().await;
+    let others: Vec<usize> = (0..3).filter(|id| *id != leader).collect();
+    for id in &others {
+        cluster.kill(*id).await;
+    }
+    let status = sidecar.end().await;
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unknown, "lost leadership")
+    );
+    let replica = cluster.replicas[leader].as_mut().expect("running");
+    let refused = Sidecar::open(replica.port, report("a", &["t"]))
+        .await
+        .err()
+        .expect("refused");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    check_refusal(leader, &refused);
+    assert!(replica.is_running());
+
+    // With one of the others there is a quorum again.
+    cluster.launch(others[0]);
+    let (_, mut sidecar) = cluster.leader().await;
+    assert_eq!(round(&mut [&mut sidecar], 1).await, "t=a");
+}
+
+#[tokio::test]
+async fn a_replica_waits_for_peers_whose_names_do_not_resolve() {
+    let [raft] = free_ports();
+    let list = format!("p0=127.0.0.1:{raft},p1=no-such-host.invalid:1,p2=no-such-host.invalid:2");
+    let mut replica = Placement::launch("p0", &list, &[]);
+    replica.await_ready().await;
+    let refused = Sidecar::open(replica.port, report("a", &["t"]))
+        .await
+        .err()
+        .expect("refused");
+    check_refusal(0, &refused);
+    assert!(replica.is_running());
+}

@@ -1,0 +1,8 @@
+//! The placement binary as sidecars, probes and operators see it.
+
+mod cluster;
+mod page;
+mod process;
+mod rounds;
+mod sidecar;
+mod start;
