@@ -1,0 +1,342 @@
+//! Flags and environment of the operator.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use dapr_kit::duration::{self, GoDuration};
+use dapr_kit::flags::{self, Environment};
+use dapr_kit::log::{self, LogArgs, LogIdentity};
+use dapr_kit::metrics::MetricsArgs;
+use dapr_kit::shutdown::Shutdown;
+
+use crate::app::{self, Settings};
+
+/// Serves Dapr resources to sidecars and keeps the Services of annotated workloads.
+#[derive(Debug, Parser)]
+#[command(name = "operator")]
+pub struct Args {
+    /// Name of the Configuration in the operator's own namespace.
+    #[arg(long, default_value = "daprsystem", value_name = "NAME")]
+    config: String,
+    /// How often the watchdog looks for pods without a sidecar: 0 for never, "once", or at least 1s.
+    #[arg(long, default_value = "0", value_name = "INTERVAL")]
+    watch_interval: String,
+    /// How many pods per minute the watchdog restarts at most; 0 or less for no limit.
+    #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = flags::int::<i32>)]
+    max_pod_restarts_per_minute: i32,
+    /// Run every controller in every replica.
+    #[arg(long)]
+    disable_leader_election: bool,
+    /// Do not keep Services for annotated workloads.
+    #[arg(long)]
+    disable_service_reconciler: bool,
+    /// Also keep Services for Argo Rollouts.
+    #[arg(long)]
+    enable_argo_rollout_service_reconciler: bool,
+    /// Let the watchdog label the pods it has checked.
+    #[arg(long)]
+    watchdog_can_patch_pod_labels: bool,
+    /// Watch this namespace only; empty for all.
+    #[arg(long, default_value = "", value_name = "NAMESPACE")]
+    watch_namespace: String,
+    /// Path of a kubeconfig; before KUBECONFIG, the cluster's own and the home directory's.
+    #[arg(long, default_value = "", value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// Path of the trust anchors.
+    #[arg(
+        long,
+        default_value = "/var/run/secrets/dapr.io/tls/ca.crt",
+        value_name = "FILE"
+    )]
+    trust_anchors_file: PathBuf,
+    /// Port of the API.
+    #[arg(long, default_value_t = 6500, value_parser = flags::int::<u16>)]
+    port: u16,
+    /// Address of the API; empty for every interface.
+    #[arg(long, default_value = "", value_name = "ADDRESS")]
+    listen_address: String,
+    /// Port of the health server.
+    #[arg(long, default_value_t = 8080, value_name = "PORT", value_parser = flags::int::<u16>)]
+    healthz_port: u16,
+    /// Accepted and not applied: the health server listens on every interface.
+    #[arg(long, default_value = "", value_name = "ADDRESS")]
+    healthz_listen_address: String,
+    /// Port of the conversion webhook.
+    #[arg(long, default_value_t = 19443, value_name = "PORT", value_parser = flags::int::<u16>)]
+    webhook_server_port: u16,
+    /// Address of the conversion webhook; empty for every interface.
+    #[arg(long, default_value = "", value_name = "ADDRESS")]
+    webhook_server_listen_address: String,
+    /// How often the caches are read anew; 0 for every 10 hours.
+    #[arg(long, default_value = "0", value_name = "DURATION")]
+    cache_sync_period: GoDuration,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
+}
+
+/// How often the watchdog passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchInterval {
+    /// Never.
+    Disabled,
+    /// One pass at the start.
+    Once,
+    /// A pass at the start and one per interval.
+    Every(Duration),
+}
+
+/// A setting that does not let the operator start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `--watch-interval` is none of its words and no duration.
+    #[error("invalid value for watch-interval: {0}")]
+    WatchInterval(duration::ParseError),
+    /// `--watch-interval` is a duration below a second.
+    #[error("invalid watch-interval value: must be at least 1s, got {0}")]
+    WatchIntervalTooShort(String),
+    /// The control-plane namespace is unknown.
+    #[error(
+        "error creating operator: unable to load configuration, config: {config}, \
+         err: 'NAMESPACE' environment variable not set"
+    )]
+    Namespace {
+        /// The value of `--config`.
+        config: String,
+    },
+}
+
+impl Args {
+    /// Runs the operator until the shutdown.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let _log = log::init(&self.log, LogIdentity::new("dapr.operator"))?;
+        app::run(self.settings(&Environment::of_process())?, shutdown).await
+    }
+
+    fn settings(self, environment: &Environment) -> Result<Settings, Error> {
+        let Self {
+            config,
+            watch_interval,
+            max_pod_restarts_per_minute,
+            disable_leader_election,
+            disable_service_reconciler,
+            enable_argo_rollout_service_reconciler,
+            watchdog_can_patch_pod_labels,
+            watch_namespace,
+            kubeconfig,
+            trust_anchors_file,
+            port,
+            listen_address,
+            healthz_port,
+            healthz_listen_address: _,
+            webhook_server_port,
+            webhook_server_listen_address,
+            cache_sync_period,
+            log: _,
+            metrics,
+        } = self;
+        let watch_interval = parse_watch_interval(&watch_interval)?;
+        let Some(namespace) = environment.non_empty("NAMESPACE") else {
+            return Err(Error::Namespace { config });
+        };
+        Ok(Settings {
+            namespace: namespace.to_owned(),
+            config,
+            watch_interval,
+            max_pod_restarts_per_minute: u32::try_from(max_pod_restarts_per_minute)
+                .ok()
+                .filter(|limit| *limit > 0),
+            leader_election: !disable_leader_election,
+            service_reconciler: !disable_service_reconciler,
+            argo_rollout_service_reconciler: enable_argo_rollout_service_reconciler,
+            watchdog_can_patch_pod_labels,
+            watch_namespace: Some(watch_namespace).filter(|name| !name.is_empty()),
+            kubeconfig: Some(kubeconfig).filter(|path| !path.as_os_str().is_empty()),
+            trust_anchors_file,
+            api: (listen_address, port),
+            healthz_port,
+            webhook: (webhook_server_listen_address, webhook_server_port),
+            webhooks: environment
+                .get("ENABLE_WEBHOOKS")
+                .is_none_or(|text| !text.eq_ignore_ascii_case("false")),
+            cache_sync_period: Some(cache_sync_period.0).filter(|period| !period.is_zero()),
+            metrics,
+        })
+    }
+}
+
+fn parse_watch_interval(text: &str) -> Result<WatchInterval, Error> {
+    match text.to_ascii_lowercase().as_str() {
+        "0" | "false" | "f" | "no" | "off" => Ok(WatchInterval::Disabled),
+        "once" => Ok(WatchInterval::Once),
+        lower => {
+            let interval = duration::parse(lower).map_err(Error::WatchInterval)?;
+            match Duration::try_from(interval) {
+                Ok(interval) if interval >= Duration::from_secs(1) => {
+                    Ok(WatchInterval::Every(interval))
+                }
+                _ => Err(Error::WatchIntervalTooShort(duration::format(interval))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_kit::flags::{Dashes, try_parse_from};
+
+    use super::*;
+
+    fn args(line: &str) -> Args {
+        let words = std::iter::once("operator").chain(line.split_whitespace());
+        try_parse_from(Dashes::OneOrTwo, words).expect(line)
+    }
+
+    fn settings(line: &str, environment: &Environment) -> Result<Settings, Error> {
+        args(line).settings(environment)
+    }
+
+    #[track_caller]
+    fn accepted(line: &str) -> Settings {
+        settings(line, &Environment::from([("NAMESPACE", "dapr-system")])).expect(line)
+    }
+
+    #[test]
+    fn defaults() {
+        let expected = Settings {
+            namespace: "dapr-system".to_owned(),
+            config: "daprsystem".to_owned(),
+            watch_interval: WatchInterval::Disabled,
+            max_pod_restarts_per_minute: Some(20),
+            leader_election: true,
+            service_reconciler: true,
+            argo_rollout_service_reconciler: false,
+            watchdog_can_patch_pod_labels: false,
+            watch_namespace: None,
+            kubeconfig: None,
+            trust_anchors_file: "/var/run/secrets/dapr.io/tls/ca.crt".into(),
+            api: (String::new(), 6500),
+            healthz_port: 8080,
+            webhook: (String::new(), 19443),
+            webhooks: true,
+            cache_sync_period: None,
+            metrics: MetricsArgs {
+                enable_metrics: true,
+                metrics_port: "9090".to_owned(),
+                metrics_listen_address: "0.0.0.0".to_owned(),
+            },
+        };
+        assert_eq!(accepted(""), expected);
+    }
+
+    #[test]
+    fn every_flag_is_read() {
+        let settings = accepted(
+            "-config c -watch-interval=once --max-pod-restarts-per-minute 5 --disable-leader-election \
+             --disable-service-reconciler=true -enable-argo-rollout-service-reconciler --watchdog-can-patch-pod-labels \
+             --watch-namespace apps --kubeconfig /k --trust-anchors-file /ca --port 1 --listen-address 127.0.0.1 \
+             --healthz-port 2 --healthz-listen-address 127.0.0.2 --webhook-server-port 3 \
+             --webhook-server-listen-address 127.0.0.3 --cache-sync-period 1h --log-level debug --log-as-json \
+             --log-file /l --enable-metrics=false --metrics-port 4 --metrics-listen-address 127.0.0.4",
+        );
+        let expected = Settings {
+            namespace: "dapr-system".to_owned(),
+            config: "c".to_owned(),
+            watch_interval: WatchInterval::Once,
+            max_pod_restarts_per_minute: Some(5),
+            leader_election: false,
+            service_reconciler: false,
+            argo_rollout_service_reconciler: true,
+            watchdog_can_patch_pod_labels: true,
+            watch_namespace: Some("apps".to_owned()),
+            kubeconfig: Some("/k".into()),
+            trust_anchors_file: "/ca".into(),
+            api: ("127.0.0.1".to_owned(), 1),
+            healthz_port: 2,
+            webhook: ("127.0.0.3".to_owned(), 3),
+            webhooks: true,
+            cache_sync_period: Some(Duration::from_secs(3600)),
+            metrics: MetricsArgs {
+                enable_metrics: false,
+                metrics_port: "4".to_owned(),
+                metrics_listen_address: "127.0.0.4".to_owned(),
+            },
+        };
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn watch_intervals() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<WatchInterval, &str>) {
+            let actual = parse_watch_interval(text).map_err(|error| error.to_string());
+            assert_eq!(actual, expected.map_err(str::to_owned), "{text:?}");
+        }
+        for never in ["0", "false", "F", "no", "OFF"] {
+            check(never, Ok(WatchInterval::Disabled));
+        }
+        check("Once", Ok(WatchInterval::Once));
+        check("1s", Ok(WatchInterval::Every(Duration::from_secs(1))));
+        check("2m30s", Ok(WatchInterval::Every(Duration::from_secs(150))));
+        check(
+            "500ms",
+            Err("invalid watch-interval value: must be at least 1s, got 500ms"),
+        );
+        check(
+            "-5s",
+            Err("invalid watch-interval value: must be at least 1s, got -5s"),
+        );
+        check(
+            "5",
+            Err(r#"invalid value for watch-interval: time: missing unit in duration "5""#),
+        );
+        check(
+            "never",
+            Err(r#"invalid value for watch-interval: time: invalid duration "never""#),
+        );
+    }
+
+    #[test]
+    fn restarts_without_a_limit() {
+        assert_eq!(
+            accepted("--max-pod-restarts-per-minute 0").max_pod_restarts_per_minute,
+            None
+        );
+        assert_eq!(
+            accepted("--max-pod-restarts-per-minute -3").max_pod_restarts_per_minute,
+            None
+        );
+    }
+
+    #[test]
+    fn the_environment() {
+        let namespace = ("NAMESPACE", "dapr-system");
+        assert!(
+            !settings(
+                "",
+                &Environment::from([namespace, ("ENABLE_WEBHOOKS", "False")])
+            )
+            .expect("fine")
+            .webhooks
+        );
+        assert!(
+            settings("", &Environment::from([namespace, ("ENABLE_WEBHOOKS", "")]))
+                .expect("fine")
+                .webhooks
+        );
+        for environment in [
+            Environment::default(),
+            Environment::from([("NAMESPACE", "")]),
+        ] {
+            assert_eq!(
+                settings("--config other", &environment)
+                    .expect_err("no namespace")
+                    .to_string(),
+                "error creating operator: unable to load configuration, config: other, \
+                 err: 'NAMESPACE' environment variable not set"
+            );
+        }
+    }
+}
