@@ -1,0 +1,71 @@
+//! Other sidecars, as the core calls them.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::actors;
+use crate::invoke;
+use crate::rpc;
+
+/// A sidecar to call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// App id its certificate must show.
+    pub app_id: String,
+    /// Namespace its certificate must show.
+    pub namespace: String,
+    /// `host:port` of its internal API.
+    pub address: String,
+}
+
+/// A reminder or timer that fires on another host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReminderCall {
+    /// Actor.
+    pub actor_type: String,
+    /// Actor.
+    pub actor_id: String,
+    /// Name of the reminder or timer.
+    pub name: String,
+    /// Its data: an encoded `google.protobuf.Any` value and its type.
+    pub data: Option<(String, Bytes)>,
+    /// As registered.
+    pub due_time: String,
+    /// As registered.
+    pub period: String,
+    /// When it was registered.
+    pub registered_time: Option<SystemTime>,
+    /// When it stops firing.
+    pub expiration_time: Option<SystemTime>,
+    /// A timer instead of a reminder.
+    pub is_timer: bool,
+    /// Runs without taking the actor's turn.
+    pub skip_lock: bool,
+}
+
+/// Calls to other sidecars; connections are pooled below. Each call makes one attempt.
+#[async_trait]
+pub trait Peers: Send + Sync + 'static {
+    /// Calls the application of `target`. `UNAVAILABLE` and `UNAUTHENTICATED` drop the pooled connection.
+    async fn call_local(
+        &self,
+        target: &Target,
+        request: invoke::Request,
+    ) -> Result<invoke::Response, rpc::Status>;
+
+    /// Calls a method of an actor hosted by `target`.
+    async fn call_actor(
+        &self,
+        target: &Target,
+        call: actors::Call,
+    ) -> Result<actors::Reply, rpc::Status>;
+
+    /// Fires a reminder or timer of an actor hosted by `target`.
+    async fn call_actor_reminder(
+        &self,
+        target: &Target,
+        call: ReminderCall,
+    ) -> Result<(), rpc::Status>;
+}

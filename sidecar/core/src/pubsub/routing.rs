@@ -1,0 +1,214 @@
+//! From an event to the path of the application that takes it.
+
+use std::sync::{Arc, LazyLock};
+
+use cel::objects::{Key, Map};
+use cel::{Context, Env, Program, Value};
+use serde_json::Value as Json;
+
+use super::error::SubscribeError;
+use super::subscription::Subscription;
+
+/// The functions of the expression language, built once.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+/// The rules of a subscription, compiled.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(Vec<Route>);
+
+#[derive(Debug)]
+struct Route {
+    /// `None` takes every event.
+    matches: Option<Program>,
+    path: String,
+}
+
+/// A rule that could not be evaluated for an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Evaluation(String),
+    #[error("the result of match expression was not a boolean")]
+    NotBoolean,
+}
+
+/// Checks the rules of subscriptions: one that cannot be compiled spoils the list it came in.
+pub fn check(subscriptions: &[Subscription]) -> Result<(), SubscribeError> {
+    for subscription in subscriptions {
+        Routes::compile(subscription)?;
+    }
+    Ok(())
+}
+
+impl Routes {
+    pub(crate) fn compile(subscription: &Subscription) -> Result<Self, SubscribeError> {
+        let routes = subscription.rules.iter().map(|rule| {
+            let matches =
+                match rule.matches.trim() {
+                    "" => None,
+                    source => Some(Program::compile(source).map_err(|error| {
+                        SubscribeError::InvalidRule {
+                            topic: subscription.topic.clone(),
+                            matches: rule.matches.clone(),
+                            reason: error.to_string(),
+                        }
+                    })?),
+                };
+            Ok(Route {
+                matches,
+                path: rule.path.clone(),
+            })
+        });
+        routes.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// One path that takes everything.
+    pub(crate) fn always(path: &str) -> Self {
+        Self(vec![Route {
+            matches: None,
+            path: path.to_owned(),
+        }])
+    }
+
+    /// The path of the first rule that matches; `None` if there is none.
+    pub(crate) fn find(
+        &self,
+        event: &serde_json::Map<String, Json>,
+    ) -> Result<Option<&str>, Error> {
+        // The event becomes a value of the language only when a rule asks for it.
+        let mut context = None;
+        for route in &self.0 {
+            let Some(program) = &route.matches else {
+                return Ok(Some(&route.path));
+            };
+            let context = context.get_or_insert_with(|| {
+                let mut context = Context::with_env(Arc::clone(&ENV));
+                context.add_variable_from_value("event", object(event));
+                context
+            });
+            match program.execute(context) {
+                Ok(Value::Bool(true)) => return Ok(Some(&route.path)),
+                Ok(Value::Bool(false)) => {}
+                Ok(_) => return Err(Error::NotBoolean),
+                Err(error) => return Err(Error::Evaluation(error.to_string())),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn object(members: &serde_json::Map<String, Json>) -> Value {
+    let members: std::collections::HashMap<Key, Value> = members
+        .iter()
+        .map(|(name, value)| (Key::from(name.as_str()), convert(value)))
+        .collect();
+    Value::Map(Map::from(members))
+}
+
+/// Numbers are doubles, as everywhere in JSON: `1` and `1.0` are equal.
+fn convert(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        Json::String(text) => Value::String(Arc::new(text.clone())),
+        Json::Array(elements) => Value::List(Arc::new(elements.iter().map(convert).collect())),
+        Json::Object(members) => object(members),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::pubsub::subscription::{Rule, Source};
+
+    fn routes(rules: &[(&str, &str)]) -> Result<Routes, SubscribeError> {
+        Routes::compile(&Subscription {
+            pubsub_name: "bus".to_owned(),
+            topic: "orders".to_owned(),
+            rules: rules
+                .iter()
+                .map(|(matches, path)| Rule {
+                    matches: (*matches).to_owned(),
+                    path: (*path).to_owned(),
+                })
+                .collect(),
+            dead_letter_topic: None,
+            metadata: BTreeMap::new(),
+            bulk: None,
+            source: Source::Declarative,
+        })
+    }
+
+    fn event(json: &str) -> serde_json::Map<String, Json> {
+        serde_json::from_str(json).expect("an object")
+    }
+
+    fn valid(rules: &[(&str, &str)]) -> Routes {
+        routes(rules).expect("valid rules")
+    }
+
+    fn find(rules: &[(&str, &str)], json: &str) -> Result<Option<String>, Error> {
+        valid(rules)
+            .find(&event(json))
+            .map(|path| path.map(str::to_owned))
+    }
+
+    #[test]
+    fn the_first_rule_that_matches() {
+        let rules = [
+            (r#"event.type == "a""#, "/a"),
+            ("event.data.importance > 5", "/important"),
+            (r#"event.data.tags.exists(t, t == "x")"#, "/x"),
+            ("", "/default"),
+        ];
+        let check = |event: &str, expected: &str| {
+            assert_eq!(
+                find(&rules, event),
+                Ok(Some(expected.to_owned())),
+                "{event}"
+            );
+        };
+        check(r#"{"type":"a"}"#, "/a");
+        check(
+            r#"{"type":"b","data":{"importance":6,"tags":[]}}"#,
+            "/important",
+        );
+        check(
+            r#"{"type":"b","data":{"importance":5.5,"tags":[]}}"#,
+            "/important",
+        );
+        check(r#"{"type":"b","data":{"importance":5,"tags":["x"]}}"#, "/x");
+        check(
+            r#"{"type":"b","data":{"importance":1,"tags":[]}}"#,
+            "/default",
+        );
+        assert_eq!(find(&rules[..1], r#"{"type":"b"}"#), Ok(None));
+        assert_eq!(
+            find(&[("event.n == 5", "/n")], r#"{"n":5}"#),
+            Ok(Some("/n".to_owned()))
+        );
+    }
+
+    #[test]
+    fn evaluation_errors_are_errors_even_before_the_default() {
+        let missing = find(&[("event.missing == 1", "/a"), ("", "/default")], "{}");
+        assert!(matches!(missing, Err(Error::Evaluation(_))), "{missing:?}");
+        assert_eq!(
+            find(&[("event.id", "/a")], r#"{"id":"x"}"#),
+            Err(Error::NotBoolean)
+        );
+        assert_eq!(
+            find(&[("has(event.missing)", "/a"), ("", "/d")], "{}"),
+            Ok(Some("/d".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_broken_rule_is_named() {
+        let error = routes(&[("event.type ==", "/a")]).expect_err("broken");
+        assert!(error.to_string().contains("\"event.type ==\""), "{error}");
+    }
+}

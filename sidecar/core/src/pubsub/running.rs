@@ -1,0 +1,238 @@
+//! Subscriptions at work: started, kept up, stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dapr_components_core::pubsub::{self as component, Handler, SubscribeRequest};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use super::batch::batcher;
+use super::component::{Component, Services};
+use super::delivery::{Consumer, Sink};
+use super::error::SubscribeError;
+use super::routing::Routes;
+use super::service::PubSubs;
+use super::subscription::Subscription;
+use crate::resiliency::schedule::{Growth, Policy, Schedule};
+
+/// Longest wait for messages in flight when a subscription stops.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Longest wait for the first attempts before start-up goes on without them.
+const FIRST_ATTEMPTS: Duration = Duration::from_secs(5);
+/// Longest time between attempts to start a subscription.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// The subscriptions of the application.
+pub(super) struct Running {
+    pub(super) subscriptions: Vec<Subscription>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    first_attempts: Vec<oneshot::Receiver<()>>,
+}
+
+impl Running {
+    /// Starts one task for each subscription; those with broken rules are logged and left out.
+    pub(super) fn start(
+        pubsubs: &Arc<PubSubs>,
+        subscriptions: Vec<Subscription>,
+        sink: &Sink,
+    ) -> Self {
+        let mut running = Self {
+            subscriptions: Vec::with_capacity(subscriptions.len()),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            first_attempts: Vec::new(),
+        };
+        for subscription in subscriptions {
+            if let Err(error) = Routes::compile(&subscription) {
+                error!(
+                    "Failed to start subscription for pubsub {}, topic {}: {error}",
+                    subscription.pubsub_name, subscription.topic
+                );
+                continue;
+            }
+            let (tried, first_attempt) = oneshot::channel();
+            running.first_attempts.push(first_attempt);
+            running.subscriptions.push(subscription.clone());
+            let subscriber = Subscriber {
+                services: Arc::clone(&pubsubs.services),
+                sink: sink.clone(),
+                stopping: running.stopping.clone(),
+                tasks: running.tasks.clone(),
+            };
+            let keep_up = KeepUp {
+                pubsubs: Arc::clone(pubsubs),
+                added: pubsubs.additions(),
+                subscriber,
+                subscription,
+            };
+            running.tasks.spawn(keep_up.run(tried));
+        }
+        running
+    }
+
+    /// Waits until every subscription was tried once, for a while.
+    pub(super) fn first_attempts(&mut self) -> impl Future<Output = ()> + Send + 'static {
+        let attempts = futures::future::join_all(self.first_attempts.drain(..));
+        async {
+            // Whoever has not been tried by then goes on in the background.
+            drop(tokio::time::timeout(FIRST_ATTEMPTS, attempts).await);
+        }
+    }
+
+    pub(super) async fn stop(self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Starts subscriptions for one receiver of events.
+#[derive(Clone)]
+pub(super) struct Subscriber {
+    pub(super) services: Arc<Services>,
+    pub(super) sink: Sink,
+    /// Cancelled when messages are no longer taken.
+    pub(super) stopping: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+/// A subscription that receives.
+pub(super) struct Active(Box<dyn component::Subscription>);
+
+impl Active {
+    /// Stops receiving and waits for messages in flight.
+    pub(super) async fn close(self) {
+        if tokio::time::timeout(DRAIN, self.0.close()).await.is_err() {
+            error!("messages in flight were not done within 30 seconds; leaving them");
+        }
+    }
+}
+
+impl Subscriber {
+    pub(super) async fn subscribe(
+        &self,
+        component: Arc<Component>,
+        subscription: &Subscription,
+        routes: Routes,
+    ) -> Result<Active, SubscribeError> {
+        if !component.scopes.may_subscribe(&subscription.topic) {
+            return Err(SubscribeError::NotAllowed {
+                pubsub: subscription.pubsub_name.clone(),
+                topic: subscription.topic.clone(),
+            });
+        }
+        let request = SubscribeRequest {
+            topic: component.broker_topic(&subscription.topic),
+            metadata: subscription.metadata.clone(),
+        };
+        let consumer = Arc::new(Consumer {
+            services: Arc::clone(&self.services),
+            component: Arc::clone(&component),
+            subscription: subscription.clone(),
+            routes,
+            sink: self.sink.clone(),
+            stopping: self.stopping.clone(),
+        });
+        let is_stream = matches!(self.sink, Sink::Stream(_));
+        let handler: Arc<dyn Handler> = match subscription.bulk.filter(|_| !is_stream) {
+            None => consumer,
+            Some(settings) => {
+                let (batcher, collect) = batcher(consumer, settings);
+                self.tasks.spawn(collect);
+                Arc::new(batcher)
+            }
+        };
+        let active = component.inner.subscribe(request, handler).await;
+        active
+            .map(Active)
+            .map_err(|error| SubscribeError::Component(error.to_string()))
+    }
+}
+
+/// Keeps one subscription up across failures and reloads of its component.
+struct KeepUp {
+    pubsubs: Arc<PubSubs>,
+    added: watch::Receiver<()>,
+    subscriber: Subscriber,
+    subscription: Subscription,
+}
+
+impl KeepUp {
+    async fn run(mut self, tried: oneshot::Sender<()>) {
+        let stopping = self.subscriber.stopping.clone();
+        let mut tried = Some(tried);
+        while !stopping.is_cancelled() {
+            let Some(component) = self.pubsubs.component(&self.subscription.pubsub_name) else {
+                drop(tried.take());
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    changed = self.added.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
+                }
+            };
+            let started = self.start(&component, &mut tried);
+            let active = tokio::select! {
+                () = stopping.cancelled() => return,
+                () = component.removed.cancelled() => continue,
+                active = started => active,
+            };
+            drop(tried.take());
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = component.removed.cancelled() => {}
+            }
+            active.close().await;
+        }
+    }
+
+    /// Tries until the subscription receives.
+    async fn start(
+        &self,
+        component: &Arc<Component>,
+        tried: &mut Option<oneshot::Sender<()>>,
+    ) -> Active {
+        let mut schedule = Schedule::new(Policy {
+            growth: Growth::Exponential {
+                max_interval: MAX_BACKOFF,
+                max_elapsed: Duration::MAX,
+            },
+            max_retries: None,
+        });
+        let started = Instant::now();
+        let Subscription {
+            pubsub_name, topic, ..
+        } = &self.subscription;
+        loop {
+            let failed = match self.attempt(component).await {
+                Ok(active) => return active,
+                Err(failed) => failed,
+            };
+            if schedule.retries() == 0 {
+                error!(
+                    "Failed to start subscription for pubsub {pubsub_name}, topic {topic}: {failed}"
+                );
+            } else {
+                error!(
+                    "Retry failed for subscription pubsub {pubsub_name}, topic {topic}: {failed}. Will retry."
+                );
+            }
+            drop(tried.take());
+            let wait = schedule.next(started.elapsed(), rand::random());
+            tokio::time::sleep(wait.unwrap_or(MAX_BACKOFF)).await;
+        }
+    }
+
+    async fn attempt(&self, component: &Arc<Component>) -> Result<Active, SubscribeError> {
+        let routes = Routes::compile(&self.subscription)?;
+        self.subscriber
+            .subscribe(Arc::clone(component), &self.subscription, routes)
+            .await
+    }
+}

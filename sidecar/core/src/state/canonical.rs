@@ -1,0 +1,235 @@
+//! JSON text as upstream re-serialises it: compact, keys sorted, `<`, `>` and `&` escaped, numbers kept.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use serde_json::value::RawValue;
+
+/// Deepest nesting accepted, the limit of the JSON parser itself.
+const MAX_DEPTH: usize = 127;
+
+/// Re-serialises the JSON text `raw` as Go does: no white space, object keys sorted (the last of equal ones
+/// wins), HTML characters escaped, the text of numbers kept.
+pub fn canonical_json(raw: &str) -> Result<Bytes, serde_json::Error> {
+    let value: &RawValue = serde_json::from_str(raw)?;
+    let mut out = Vec::with_capacity(value.get().len());
+    write_value(value.get(), MAX_DEPTH, &mut out)?;
+    Ok(out.into())
+}
+
+/// Appends `text` as a JSON string, escaped as Go escapes.
+pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut plain = 0;
+    let bytes = text.as_bytes();
+    let mut index = 0;
+    while index < bytes.len() {
+        let Some((escape, length)) = escape(bytes, index) else {
+            index += 1;
+            continue;
+        };
+        out.extend_from_slice(&bytes[plain..index]);
+        out.extend_from_slice(escape.as_bytes());
+        index += length;
+        plain = index;
+    }
+    out.extend_from_slice(&bytes[plain..]);
+    out.push(b'"');
+}
+
+/// What the character at `index` becomes and how many bytes it has, when it cannot stay.
+fn escape(bytes: &[u8], index: usize) -> Option<(Cow<'static, str>, usize)> {
+    let escape = match bytes[index] {
+        b'"' => "\\\"".into(),
+        b'\\' => "\\\\".into(),
+        b'\n' => "\\n".into(),
+        b'\r' => "\\r".into(),
+        b'\t' => "\\t".into(),
+        0x08 => "\\b".into(),
+        0x0c => "\\f".into(),
+        byte @ (0x00..=0x1f | b'<' | b'>' | b'&') => format!("\\u{byte:04x}").into(),
+        // U+2028 and U+2029 end lines in JavaScript.
+        0xe2 if bytes.get(index + 1) == Some(&0x80) => match bytes.get(index + 2) {
+            Some(0xa8) => return Some(("\\u2028".into(), 3)),
+            Some(0xa9) => return Some(("\\u2029".into(), 3)),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some((escape, 1))
+}
+
+/// Appends a JSON value in the form of [`canonical_json`].
+pub(crate) fn write_raw(raw: &RawValue, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    write_value(raw.get(), MAX_DEPTH, out)
+}
+
+fn write_value(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    match raw.as_bytes().first() {
+        Some(b'{') => write_object(raw, below(depth)?, out)?,
+        Some(b'[') => write_array(raw, below(depth)?, out)?,
+        Some(b'"') => {
+            let text: Cow<'_, str> = serde_json::from_str::<Text<'_>>(raw)?.0;
+            write_string(&text, out);
+        }
+        _ => out.extend_from_slice(raw.as_bytes()),
+    }
+    Ok(())
+}
+
+fn below(depth: usize) -> Result<usize, serde_json::Error> {
+    depth
+        .checked_sub(1)
+        .ok_or_else(|| serde_json::Error::custom("exceeded max depth"))
+}
+
+fn write_object(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    let members: BTreeMap<Text<'_>, &RawValue> = serde_json::from_str(raw)?;
+    out.push(b'{');
+    for (index, (key, value)) in members.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(&key.0, out);
+        out.push(b':');
+        write_value(value.get(), depth, out)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn write_array(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    let elements: Vec<&RawValue> = serde_json::from_str(raw)?;
+    out.push(b'[');
+    for (index, value) in elements.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_value(value.get(), depth, out)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+/// A JSON string that borrows where nothing is escaped.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Characters;
+
+        impl<'de> Visitor<'de> for Characters {
+            type Value = Text<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Text<'de>, E> {
+                let text = std::str::from_utf8(bytes).map(Cow::Borrowed);
+                Ok(Text(text.unwrap_or_else(|_| Cow::Owned(repaired(bytes)))))
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(repaired(bytes))))
+            }
+        }
+
+        // The parser refuses lone surrogates in texts, but hands them out as bytes.
+        deserializer.deserialize_bytes(Characters)
+    }
+}
+
+/// A string of valid JSON, with each lone surrogate as the replacement character, as Go reads it.
+fn repaired(bytes: &[u8]) -> String {
+    /// Bytes of a surrogate that is encoded like a character.
+    const SURROGATE: usize = 3;
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Err(error) = std::str::from_utf8(rest) {
+        let (valid, after) = rest.split_at(error.valid_up_to());
+        text.push_str(&String::from_utf8_lossy(valid));
+        text.push(char::REPLACEMENT_CHARACTER);
+        rest = after.get(SURROGATE..).unwrap_or_default();
+    }
+    text.push_str(&String::from_utf8_lossy(rest));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn as_go_writes_it() {
+        let check = |raw: &str, expected: &str| {
+            let bytes = canonical_json(raw).expect(raw);
+            assert_eq!(String::from_utf8_lossy(&bytes), expected, "{raw}");
+        };
+        check(
+            r#" {"b" : 1, "a": [1.0, 1e6, null ] } "#,
+            r#"{"a":[1.0,1e6,null],"b":1}"#,
+        );
+        check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#);
+        check(r#""<&>""#, r#""\u003c\u0026\u003e""#);
+        check(r#""ä\/""#, r#""ä/""#);
+        check("\"\\u2028\\n\"", "\"\\u2028\\n\"");
+        check("12345678901234567890123", "12345678901234567890123");
+        check("true", "true");
+        check("{}", "{}");
+        check("[ ]", "[]");
+    }
+
+    /// JavaScript writes half of a cut emoji as an escape of its own.
+    #[test]
+    fn lone_surrogates_become_replacement_characters() {
+        let check = |raw: &str, expected: &str| {
+            let bytes = canonical_json(raw).expect(raw);
+            assert_eq!(String::from_utf8_lossy(&bytes), expected, "{raw}");
+        };
+        check(r#""a\ud83d""#, "\"a\u{fffd}\"");
+        check(r#""\udc00\ud800b<""#, "\"\u{fffd}\u{fffd}b\\u003c\"");
+        check(
+            r#"{"\ud800":["\ud83d\ude00"]}"#,
+            "{\"\u{fffd}\":[\"\u{1f600}\"]}",
+        );
+    }
+
+    #[test]
+    fn not_json() {
+        for raw in ["", "{", "nul", "{\"a\":}", "1 2", "\"\u{1}\"", "[\"\n\"]"] {
+            assert!(canonical_json(raw).is_err(), "{raw}");
+        }
+        assert!(canonical_json(&"[".repeat(100_000)).is_err());
+        let deep = "[".repeat(500) + &"]".repeat(500);
+        assert!(canonical_json(&deep).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn strings_survive(text in ".{0,60}") {
+            let raw = serde_json::to_string(&text).expect("a string");
+            let bytes = canonical_json(&raw).expect("valid");
+            prop_assert_eq!(serde_json::from_slice::<String>(&bytes).expect("valid"), text);
+        }
+
+        #[test]
+        fn never_panics(raw in ".{0,60}") {
+            drop(canonical_json(&raw));
+        }
+
+        #[test]
+        fn idempotent(keys in proptest::collection::btree_map("[a-c<\"]{0,4}", 0u32..9, 0..5)) {
+            let raw = serde_json::to_string(&keys).expect("a map");
+            let once = canonical_json(&raw).expect("valid");
+            let twice = canonical_json(std::str::from_utf8(&once).expect("text")).expect("valid");
+            prop_assert_eq!(once, twice);
+        }
+    }
+}
