@@ -1,0 +1,120 @@
+//! Which names callers may use: what goes into the path of a callback unescaped must not change that path.
+
+use dapr_sidecar_core::actors::Error;
+
+/// What a name is the name of; the word stands in the error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    ActorType,
+    ActorId,
+    Method,
+    /// A reminder's or timer's name.
+    Name,
+}
+
+impl What {
+    fn word(self) -> &'static str {
+        match self {
+            Self::ActorType => "actor type",
+            Self::ActorId => "actor id",
+            Self::Method => "method",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// Refuses `# ? / \`, control characters, `.` and `..`; an empty name passes.
+pub(crate) fn check(what: What, name: &str) -> Result<(), Error> {
+    refuse(what, name, |c| c == '/' || is_forbidden(c))
+}
+
+/// Checks a method and resolves dot segments, so that it cannot leave the path of its actor. A slash is
+/// allowed: it can only come from an escaped one.
+pub(crate) fn method(name: String) -> Result<String, Error> {
+    refuse(What::Method, &name, is_forbidden)?;
+    if !name.split('/').any(is_dots) {
+        return Ok(name);
+    }
+    let mut kept = Vec::new();
+    for segment in name.split('/') {
+        match segment {
+            "." => {}
+            ".." => {
+                kept.pop();
+            }
+            segment => kept.push(segment),
+        }
+    }
+    Ok(kept.join("/"))
+}
+
+fn refuse(what: What, name: &str, forbidden: impl Fn(char) -> bool) -> Result<(), Error> {
+    if is_dots(name) {
+        let text = format!("{} must not be {name:?}", what.word());
+        return Err(Error::BadRequest(text));
+    }
+    if name.chars().any(forbidden) {
+        let text = format!("{} contains forbidden character: {name:?}", what.word());
+        return Err(Error::BadRequest(text));
+    }
+    Ok(())
+}
+
+fn is_forbidden(c: char) -> bool {
+    matches!(c, '#' | '?' | '\\') || c.is_control()
+}
+
+fn is_dots(segment: &str) -> bool {
+    segment == "." || segment == ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_that_would_change_the_path_are_refused() {
+        let check = |name: &str, ok: bool| {
+            assert_eq!(super::check(What::Name, name).is_ok(), ok, "{name:?}");
+        };
+        for name in ["", "a", "a b", "a.b", "...", "a||b", "ü", "a%2Fb", "a:b@c"] {
+            check(name, true);
+        }
+        for name in ["a#b", "a?b", "a/b", "a\\b", "a\0b", "a\nb", ".", ".."] {
+            check(name, false);
+        }
+        assert_eq!(
+            super::check(What::Name, "a#b").map_err(|error| error.to_string()),
+            Err("invalid request: name contains forbidden character: \"a#b\"".to_owned())
+        );
+    }
+
+    #[test]
+    fn methods_keep_slashes_but_stay_below_the_actor() {
+        let check = |name: &str, expected: Option<&str>| {
+            assert_eq!(
+                method(name.to_owned()).ok().as_deref(),
+                expected,
+                "{name:?}"
+            );
+        };
+        check("run", Some("run"));
+        check("a/b", Some("a/b"));
+        check("a/../b", Some("b"));
+        check("../../x", Some("x"));
+        check("./x", Some("x"));
+        check("..", None);
+        check("a?b", None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_dot_segment_survives(name in "[a./]{0,20}") {
+            if let Ok(method) = method(name) {
+                prop_assert!(!method.split('/').any(is_dots));
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! When a timer fires: the texts applications give, and the next fire after each. Pure: the present is an
+//! argument.
+
+use std::time::Duration;
+
+use dapr_sidecar_core::duration;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, Timestamp};
+
+/// Why a schedule was refused. The texts go to the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The due time is no time and no duration.
+    #[error("error parsing timer due time: {0}")]
+    DueTime(TimeError),
+    /// The time to live is no time and no duration.
+    #[error("error parsing timer TTL: {0}")]
+    Ttl(TimeError),
+    /// The period is no duration.
+    #[error("invalid timer period: parse error: {0}")]
+    Period(TimeError),
+    /// `R0/…`
+    #[error("timer {0} has zero repetitions")]
+    ZeroRepetitions(String),
+    /// The time to live ends before the timer could fire.
+    #[error("timer {key} has already expired: dueTime: {due_time} TTL: {ttl}")]
+    Expired {
+        /// `<type>||<id>||<name>`
+        key: String,
+        /// When it would have fired.
+        due_time: Timestamp,
+        /// When its life ends.
+        ttl: Timestamp,
+    },
+}
+
+/// Why a text is not a time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// None of the notations.
+    #[error("unsupported time/duration format: {0}")]
+    Unsupported(String),
+    /// Repetitions stand where a single time is asked for.
+    #[error("repetitions are not allowed")]
+    Repetitions,
+}
+
+/// A span of the calendar and the clock, with its repetitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Interval {
+    years: u32,
+    months: u32,
+    days: u64,
+    clock: SignedDuration,
+    /// Fires in all; `None` is without end.
+    repeats: Option<u32>,
+}
+
+impl Interval {
+    fn is_zero(&self) -> bool {
+        self.years == 0 && self.months == 0 && self.days == 0 && self.clock.is_zero()
+    }
+
+    /// This long after `time`; `None` beyond the calendar.
+    fn after(&self, time: Timestamp) -> Option<Timestamp> {
+        let time = if self.years == 0 && self.months == 0 && self.days == 0 {
+            time
+        } else {
+            let span = Span::new()
+                .try_years(self.years)
+                .and_then(|span| span.try_months(self.months))
+                .and_then(|span| span.try_days(i64::try_from(self.days).unwrap_or(i64::MAX)))
+                .ok()?;
+            let zoned = time.to_zoned(TimeZone::UTC).checked_add(span).ok()?;
+            zoned.timestamp()
+        };
+        time.checked_add(self.clock).ok()
+    }
+}
+
+/// The fires of one timer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    due: Timestamp,
+    interval: Option<Interval>,
+    /// Fires left, the next one included.
+    left: Option<u32>,
+    expires: Option<Timestamp>,
+}
+
+impl Schedule {
+    /// Parses what an application gave; empty texts are absent. A due time in the past fires at once, the
+    /// time to live counts from the due time.
+    pub fn parse(
+        key: &str,
+        due_time: &str,
+        period: &str,
+        ttl: &str,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        let due = if due_time.is_empty() {
+            now
+        } else {
+            time(due_time, now).map_err(Error::DueTime)?
+        };
+        let interval = if period.is_empty() {
+            None
+        } else {
+            Some(interval(period).map_err(Error::Period)?)
+        };
+        if interval.is_some_and(|interval| interval.repeats == Some(0)) {
+            return Err(Error::ZeroRepetitions(key.to_owned()));
+        }
+        let expires = if ttl.is_empty() {
+            None
+        } else {
+            Some(time(ttl, due).map_err(Error::Ttl)?)
+        };
+        if let Some(ttl) = expires.filter(|ttl| *ttl <= now || *ttl <= due) {
+            return Err(Error::Expired {
+                key: key.to_owned(),
+                due_time: due,
+                ttl,
+            });
+        }
+        Ok(Self {
+            due,
+            // A period of nothing would fire without pause.
+            interval: interval.filter(|interval| !interval.is_zero()),
+            left: interval.map_or(Some(1), |interval| interval.repeats),
+            expires,
+        })
+    }
+
+    /// The next fire.
+    pub fn due(&self) -> Timestamp {
+        self.due
+    }
+
+    /// When the timer ends, if it has a time to live.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.expires
+    }
+
+    /// The schedule after a fire: one period after the due time, not after the present. `None` at the end.
+    pub fn advance(mut self) -> Option<Self> {
+        let interval = self.interval?;
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                return None;
+            }
+        }
+        let due = interval.after(self.due)?;
+        if self.expires.is_some_and(|expires| due >= expires) {
+            return None;
+        }
+        self.due = due;
+        Some(self)
+    }
+}
+
+/// A time: RFC 3339, or a duration counted from `base`.
+fn time(text: &str, base: Timestamp) -> Result<Timestamp, TimeError> {
+    if let Some(time) = rfc3339(text) {
+        return Ok(time);
+    }
+    let interval = interval(text)?;
+    if interval.repeats.is_some() {
+        return Err(TimeError::Repetitions);
+    }
+    interval
+        .after(base)
+        .ok_or_else(|| TimeError::Unsupported(text.to_owned()))
+}
+
+/// A duration: Go's notation or ISO 8601, the latter with repetitions before it.
+fn interval(text: &str) -> Result<Interval, TimeError> {
+    if let Ok(parsed) = duration::parse(text) {
+        return Ok(Interval {
+            clock: signed(parsed),
+            ..Interval::default()
+        });
+    }
+    iso(text).ok_or_else(|| TimeError::Unsupported(text.to_owned()))
+}
+
+fn signed(parsed: duration::Signed) -> SignedDuration {
+    let magnitude = SignedDuration::try_from(parsed.magnitude).unwrap_or(SignedDuration::MAX);
+    if parsed.negative {
+        -magnitude
+    } else {
+        magnitude
+    }
+}
+
+/// Go takes the strict form only; the calendar library would take more.
+fn rfc3339(text: &str) -> Option<Timestamp> {
+    let bytes = text.as_bytes();
+    let shape = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    let is_shaped = bytes.len() >= 20
+        && shape.iter().all(|(place, byte)| bytes[*place] == *byte)
+        && !bytes.contains(&b'[');
+    is_shaped.then(|| text.parse().ok()).flatten()
+}
+
+/// `R<n>/P<y>Y<m>M<w>W<d>DT<h>H<m>M<s>S`; units in this order, no fractions.
+fn iso(text: &str) -> Option<Interval> {
+    let mut interval = Interval::default();
+    let mut rest = text;
+    if let Some(after) = rest.strip_prefix('R') {
+        let (count, tail) = after.split_once('/')?;
+        interval.repeats = Some(digits(count)?);
+        rest = tail;
+    }
+    let rest = rest.strip_prefix('P')?;
+    let (date, clock) = match rest.split_once('T') {
+        Some((_, "")) => return None,
+        Some((date, clock)) => (date, clock),
+        None => (rest, ""),
+    };
+    if date.is_empty() && clock.is_empty() {
+        return None;
+    }
+    let [years, months, weeks, days] = units(date, ['Y', 'M', 'W', 'D'])?;
+    let [hours, minutes, seconds] = units(clock, ['H', 'M', 'S'])?;
+    interval.years = years;
+    interval.months = months;
+    interval.days = u64::from(weeks) * 7 + u64::from(days);
+    let seconds = u64::from(hours) * 3600 + u64::from(minutes) * 60 + u64::from(seconds);
+    interval.clock = SignedDuration::try_from(Duration::from_secs(seconds)).ok()?;
+    Some(interval)
+}
+
+/// The numbers before these units, each optional, in this order.
+fn units<const N: usize>(text: &str, names: [char; N]) -> Option<[u32; N]> {
+    let mut values = [0; N];
+    let mut rest = text;
+    for (value, name) in values.iter_mut().zip(names) {
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        if let Some(tail) = rest[end..].strip_prefix(name) {
+            *value = digits(&rest[..end])?;
+            rest = tail;
+        }
+    }
+    rest.is_empty().then_some(values)
+}
+
+fn digits(text: &str) -> Option<u32> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-01-31T10:00:00Z".parse().expect("valid")
+    }
+
+    fn parse(due: &str, period: &str, ttl: &str) -> Result<Schedule, Error> {
+        Schedule::parse("t||1||n", due, period, ttl, now())
+    }
+
+    fn fires(due: &str, period: &str, ttl: &str) -> Vec<String> {
+        let mut next = Some(parse(due, period, ttl).expect("valid"));
+        let mut fires = Vec::new();
+        while let Some(schedule) = next {
+            fires.push(schedule.due().to_string());
+            if fires.len() == 4 {
+                break;
+            }
+            next = schedule.advance();
+        }
+        fires
+    }
+
+    #[test]
+    fn fires_of_a_schedule() {
+        let check = |due: &str, period: &str, ttl: &str, expected: &[&str]| {
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|time| format!("2026-{time}Z"))
+                .collect();
+            assert_eq!(fires(due, period, ttl), expected, "{due} {period} {ttl}");
+        };
+        check("", "", "", &["01-31T10:00:00"]);
+        check("5s", "", "", &["01-31T10:00:05"]);
+        check("-5s", "", "", &["01-31T09:59:55"]);
+        check(
+            "PT5S",
+            "R2/PT10S",
+            "",
+            &["01-31T10:00:05", "01-31T10:00:15"],
+        );
+        check("2026-02-01T00:00:00+01:00", "", "", &["01-31T23:00:00"]);
+        check(
+            "10s",
+            "10s",
+            "25s",
+            &["01-31T10:00:10", "01-31T10:00:20", "01-31T10:00:30"],
+        );
+        check(
+            "",
+            "1h",
+            "2026-01-31T11:30:00Z",
+            &["01-31T10:00:00", "01-31T11:00:00"],
+        );
+        check("", "R2/P1M", "", &["01-31T10:00:00", "02-28T10:00:00"]);
+        check(
+            "P1W",
+            "R2/P1DT1H",
+            "",
+            &["02-07T10:00:00", "02-08T11:00:00"],
+        );
+        check("", "0s", "", &["01-31T10:00:00"]);
+        check("0h30m0s", "", "", &["01-31T10:30:00"]);
+    }
+
+    #[test]
+    fn refused_texts() {
+        let check = |due: &str, period: &str, ttl: &str, expected: &str| {
+            let error = parse(due, period, ttl).expect_err("refused");
+            assert_eq!(error.to_string(), expected, "{due} {period} {ttl}");
+        };
+        check(
+            "soon",
+            "",
+            "",
+            "error parsing timer due time: unsupported time/duration format: soon",
+        );
+        check(
+            "PT0.3S",
+            "",
+            "",
+            "error parsing timer due time: unsupported time/duration format: PT0.3S",
+        );
+        check(
+            "P",
+            "",
+            "",
+            "error parsing timer due time: unsupported time/duration format: P",
+        );
+        check(
+            "PT",
+            "",
+            "",
+            "error parsing timer due time: unsupported time/duration format: PT",
+        );
+        check(
+            "P1DT",
+            "",
+            "",
+            "error parsing timer due time: unsupported time/duration format: P1DT",
+        );
+        check(
+            "P1D2Y",
+            "",
+            "",
+            "error parsing timer due time: unsupported time/duration format: P1D2Y",
+        );
+        check(
+            "R3/PT1S",
+            "",
+            "",
+            "error parsing timer due time: repetitions are not allowed",
+        );
+        check(
+            "",
+            "",
+            "x",
+            "error parsing timer TTL: unsupported time/duration format: x",
+        );
+        check(
+            "",
+            "x",
+            "",
+            "invalid timer period: parse error: unsupported time/duration format: x",
+        );
+        check("", "R0/PT1S", "", "timer t||1||n has zero repetitions");
+        check(
+            "",
+            "1s",
+            "2026-01-31T09:00:00Z",
+            "timer t||1||n has already expired: dueTime: 2026-01-31T10:00:00Z TTL: 2026-01-31T09:00:00Z",
+        );
+        check(
+            "1s",
+            "1s",
+            "-1s",
+            "timer t||1||n has already expired: dueTime: 2026-01-31T10:00:01Z TTL: 2026-01-31T10:00:00Z",
+        );
+    }
+
+    #[test]
+    fn the_calendar_ends() {
+        assert!(parse("P4000000000Y", "", "").is_err());
+        let far = parse("9999-12-30T00:00:00Z", "P9000Y", "").expect("valid");
+        assert_eq!(far.advance(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(due in "[-RPTYMWDHS0-9/.:Z+a-z]{0,24}", period in "(R[0-9]{0,11}/)?P?[-TYMWDHS0-9.]{0,24}", ttl in ".{0,24}") {
+            let mut next = parse(&due, &period, "").ok();
+            for _ in 0..3 {
+                next = next.and_then(Schedule::advance);
+            }
+            drop(parse("", &period, &ttl));
+            drop(parse("", "1s", &ttl));
+        }
+
+        #[test]
+        fn fires_go_forward(repeats in 1u32..6, seconds in 1u32..100_000) {
+            let schedule = parse("", &format!("R{repeats}/PT{seconds}S"), "").expect("valid");
+            let mut fires = 1;
+            let mut last = schedule;
+            while let Some(next) = last.clone().advance() {
+                prop_assert_eq!(next.due().duration_since(last.due()), SignedDuration::from_secs(i64::from(seconds)));
+                last = next;
+                fires += 1;
+            }
+            prop_assert_eq!(fires, repeats);
+        }
+    }
+}
