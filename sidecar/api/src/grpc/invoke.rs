@@ -1,0 +1,145 @@
+//! `InvokeService`: service invocation by gRPC callers.
+
+use dapr_proto::dapr::proto::common::v1::InvokeResponse;
+use dapr_proto::dapr::proto::runtime::v1::InvokeServiceRequest;
+use dapr_sidecar_core::invoke::headers::metadata_name;
+use dapr_sidecar_core::invoke::{self, Origin, Status};
+use dapr_sidecar_core::{body, rpc};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response};
+
+use crate::error::details::Detail;
+use crate::services::Core;
+use crate::wire;
+
+const HTTP_STATUS: HeaderName = HeaderName::from_static("dapr-http-status");
+/// Bytes of an application's error that callers see.
+const MAX_ERROR_MESSAGE: usize = 63;
+
+pub(super) async fn invoke(
+    core: &Core,
+    request: Request<InvokeServiceRequest>,
+) -> Result<Response<InvokeResponse>, tonic::Status> {
+    let (metadata, _, InvokeServiceRequest { id, message }) = request.into_parts();
+    let Some(message) = message else {
+        return Err(tonic::Status::invalid_argument(
+            "invalid request: field message is missing, it names the method to invoke",
+        ));
+    };
+    let mut headers = metadata.into_headers();
+    match HeaderValue::try_from(message.content_type) {
+        Ok(value) if !value.is_empty() => headers.insert(CONTENT_TYPE, value),
+        Ok(_) | Err(_) => headers.remove(CONTENT_TYPE),
+    };
+    let extension = message.http_extension.unwrap_or_default();
+    let data = message.data.unwrap_or_default();
+    let verb = wire::verb(extension.verb);
+    let is_head = verb == Some(Method::HEAD);
+    let request = invoke::Request {
+        verb,
+        method: message.method,
+        query: extension.querystring,
+        headers,
+        type_url: data.type_url,
+        origin: Origin::Grpc,
+        body: body::full(data.value),
+    };
+    match core.invoker.invoke(&id, request).await {
+        Ok(response) => answer(response, is_head).await,
+        Err(error) => Err(wire::to_tonic(error.to_status(&id))),
+    }
+}
+
+async fn answer(
+    response: invoke::Response,
+    is_head: bool,
+) -> Result<Response<InvokeResponse>, tonic::Status> {
+    let content_type = response
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let body = response
+        .body
+        .collect()
+        .await
+        .map_err(|error| tonic::Status::internal(error.to_string()))?
+        .to_bytes();
+    let metadata = match response.status {
+        Status::Http(status) => {
+            let metadata = http_metadata(response.headers, status);
+            if !status.is_success() {
+                return Err(http_error(status, &body, is_head, metadata));
+            }
+            metadata
+        }
+        Status::Grpc(status) => {
+            let mut metadata = response.headers;
+            // What came as application metadata goes back; how it was framed was between others.
+            metadata.remove(CONTENT_TYPE);
+            metadata.extend(response.trailers);
+            if status.code != rpc::Code::Ok {
+                let mut status = wire::to_tonic(status);
+                *status.metadata_mut() = MetadataMap::from_headers(metadata);
+                return Err(status);
+            }
+            metadata
+        }
+    };
+    let message = InvokeResponse {
+        data: Some(prost_types::Any {
+            type_url: response.type_url,
+            value: body.into(),
+        }),
+        content_type,
+    };
+    let mut answer = Response::new(message);
+    *answer.metadata_mut() = MetadataMap::from_headers(metadata);
+    Ok(answer)
+}
+
+/// An HTTP application's headers as metadata: registered names would mean something else there.
+fn http_metadata(headers: HeaderMap, status: StatusCode) -> HeaderMap {
+    let mut metadata = HeaderMap::with_capacity(headers.len() + 1);
+    for (name, value) in &headers {
+        metadata.append(metadata_name(name), value.clone());
+    }
+    metadata.insert(HTTP_STATUS, HeaderValue::from(status.as_u16()));
+    metadata
+}
+
+fn http_error(
+    status: StatusCode,
+    body: &[u8],
+    is_head: bool,
+    metadata: HeaderMap,
+) -> tonic::Status {
+    let text = status.canonical_reason().unwrap_or_default();
+    let shown = if is_head {
+        &[]
+    } else {
+        body.get(..MAX_ERROR_MESSAGE).unwrap_or(body)
+    };
+    let facts = [
+        ("http.code", status.as_u16().to_string()),
+        (
+            "http.error_message",
+            String::from_utf8_lossy(shown).into_owned(),
+        ),
+    ];
+    let detail = Detail::Info {
+        reason: text.to_owned(),
+        metadata: Some(facts.map(|(key, value)| (key.to_owned(), value)).into()),
+    };
+    let mut status = wire::to_tonic(rpc::Status {
+        code: invoke::status::to_grpc(status),
+        message: text.to_owned(),
+        details: vec![detail.to_rpc()],
+    });
+    *status.metadata_mut() = MetadataMap::from_headers(metadata);
+    status
+}

@@ -1,0 +1,278 @@
+//! The actor API.
+
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderValue, Response};
+use bytes::Bytes;
+use dapr_sidecar_core::actors::{
+    self, API_CALL_HEADER, Phase, RESERVED_PREFIX, Reminder, StateOperation, Timer,
+};
+use dapr_sidecar_core::body::{self, Body};
+use dapr_sidecar_core::state::canonical_json;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::path::decode;
+use super::{Call, Handled, Refused, add_metadata, json, no_content};
+use crate::error::{self, ApiError, Surface};
+
+fn failed(error: actors::Error) -> Refused {
+    error::actor(error, Surface::Http { app_id: "" }).into()
+}
+
+/// Type and id of a route whose types the workflow engine keeps for itself.
+fn open<'a>(
+    kind: &'a str,
+    id: &'a str,
+) -> Result<(std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>), Refused> {
+    let (kind, id) = (decode(kind)?, decode(id)?);
+    if kind.starts_with(RESERVED_PREFIX) {
+        return Err(failed(actors::Error::Reserved(kind.into_owned())));
+    }
+    Ok((kind, id))
+}
+
+pub(super) async fn invoke(mut call: Call<'_>, kind: &str, id: &str, method: &str) -> Handled {
+    let (kind, id, method) = (decode(kind)?, decode(id)?, decode(method)?);
+    let body = call.read().await.map_err(|error| {
+        let error = actors::Error::Invoke(error.to_string());
+        error::actor(error, Surface::Grpc)
+    })?;
+    let mut headers = std::mem::take(&mut call.headers);
+    headers.remove(::http::header::HOST);
+    headers.insert(API_CALL_HEADER, HeaderValue::from_static("true"));
+    let reply = call
+        .core
+        .actors
+        .invoke(actors::Call {
+            actor_type: kind.into_owned(),
+            actor_id: id.into_owned(),
+            method: method.into_owned(),
+            query: call.query.0.to_owned(),
+            headers,
+            body,
+        })
+        .await
+        .map_err(failed)?;
+    Ok(reply_response(reply))
+}
+
+fn reply_response(reply: actors::Reply) -> Response<Body> {
+    let mut response = Response::new(body::full(reply.body));
+    *response.status_mut() = reply.status;
+    let headers = response.headers_mut();
+    *headers = reply.headers;
+    // The length is that of the body at hand, and connections are ours.
+    headers.remove(::http::header::CONTENT_LENGTH);
+    headers.remove(::http::header::CONNECTION);
+    headers.remove(::http::header::TRANSFER_ENCODING);
+    headers
+        .entry(CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/json"));
+    response
+}
+
+pub(super) async fn transact(mut call: Call<'_>, kind: &str, id: &str) -> Handled {
+    let (kind, id) = open(kind, id)?;
+    let body = call.read_or_malformed().await?;
+    let entries: Option<Vec<Fields<'_>>> =
+        serde_json::from_slice(&body).map_err(error::malformed)?;
+    if call.core.actors.status().phase == Phase::Disabled {
+        return Err(failed(actors::Error::NoPlacement));
+    }
+    let operations = entries
+        .iter()
+        .flatten()
+        .map(state_operation)
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    call.core
+        .actors
+        .transact(&kind, &id, operations)
+        .await
+        .map_err(failed)?;
+    Ok(no_content())
+}
+
+fn state_operation(entry: &Fields<'_>) -> Result<StateOperation, ApiError> {
+    let operation: String = entry.get("operation").map_err(error::malformed)?;
+    if operation.is_empty() {
+        return Err(error::actor_operation("operation is empty"));
+    }
+    if !matches!(operation.as_str(), "upsert" | "delete") {
+        let text = format!("operation type {operation} not supported");
+        return Err(error::actor_operation(text));
+    }
+    let request: Fields<'_> = entry
+        .borrowed("request")
+        .map_err(error::malformed)?
+        .ok_or_else(|| error::actor_operation("request data is empty"))?;
+    let key: String = request.get("key").map_err(error::malformed)?;
+    if key.is_empty() {
+        return Err(error::actor_operation("missing key"));
+    }
+    let etag = request.get("etag").map_err(error::malformed)?;
+    if operation == "delete" {
+        return Ok(StateOperation::Delete { key, etag });
+    }
+    let value = canonical_json(request.raw("value").map_or("null", RawValue::get));
+    Ok(StateOperation::Upsert {
+        key,
+        value: value.map_err(error::malformed)?,
+        etag,
+        metadata: request.metadata("metadata").map_err(error::malformed)?,
+    })
+}
+
+pub(super) async fn get_state(call: Call<'_>, kind: &str, id: &str, key: &str) -> Handled {
+    let (kind, id) = open(kind, id)?;
+    let key = decode(key)?;
+    let found = call
+        .core
+        .actors
+        .get_state(&kind, &id, &key)
+        .await
+        .map_err(failed)?;
+    let Some(item) = found.filter(|item| !item.data.is_empty()) else {
+        return Ok(no_content());
+    };
+    let mut response = json(item.data);
+    add_metadata(response.headers_mut(), &item.metadata);
+    Ok(response)
+}
+
+/// The body of a registration. `null` counts as absent everywhere.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Registration<'a> {
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    due_time: Option<String>,
+    #[serde(default)]
+    period: Option<String>,
+    #[serde(default)]
+    ttl: Option<String>,
+    #[serde(default)]
+    callback: Option<String>,
+    #[serde(default)]
+    overwrite: Option<bool>,
+}
+
+fn registration(body: &Bytes) -> Result<Registration<'_>, ApiError> {
+    if body.is_empty() {
+        return Ok(Registration::default());
+    }
+    serde_json::from_slice(body).map_err(error::malformed)
+}
+
+fn data_bytes(data: Option<&RawValue>) -> Bytes {
+    data.map_or_else(Bytes::new, |data| {
+        Bytes::copy_from_slice(data.get().as_bytes())
+    })
+}
+
+pub(super) async fn create_reminder(
+    mut call: Call<'_>,
+    kind: &str,
+    id: &str,
+    name: &str,
+) -> Handled {
+    let (kind, id) = open(kind, id)?;
+    let name = decode(name)?;
+    let body = call.read_or_malformed().await?;
+    let given = registration(&body)?;
+    let reminder = Reminder {
+        actor_type: kind.into_owned(),
+        actor_id: id.into_owned(),
+        name: name.into_owned(),
+        due_time: given.due_time.unwrap_or_default(),
+        period: given.period.unwrap_or_default(),
+        ttl: given.ttl.unwrap_or_default(),
+        data: data_bytes(given.data),
+        overwrite: given.overwrite.unwrap_or(true),
+    };
+    call.core
+        .actors
+        .create_reminder(reminder)
+        .await
+        .map_err(failed)?;
+    Ok(no_content())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReminderJson<'a> {
+    #[serde(rename = "actorID", skip_serializing_if = "str::is_empty")]
+    actor_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    actor_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    due_time: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    period: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    ttl: &'a str,
+}
+
+pub(super) async fn get_reminder(call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
+    let (kind, id) = open(kind, id)?;
+    let name = decode(name)?;
+    let reminder = call
+        .core
+        .actors
+        .get_reminder(&kind, &id, &name)
+        .await
+        .map_err(failed)?;
+    let shown = ReminderJson {
+        actor_id: &reminder.actor_id,
+        actor_type: &reminder.actor_type,
+        data: serde_json::from_slice(&reminder.data).ok(),
+        due_time: &reminder.due_time,
+        period: &reminder.period,
+        ttl: &reminder.ttl,
+    };
+    Ok(json(serde_json::to_vec(&shown).map_err(error::unknown)?))
+}
+
+pub(super) async fn delete_reminder(call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
+    let (kind, id) = open(kind, id)?;
+    let name = decode(name)?;
+    call.core
+        .actors
+        .delete_reminder(&kind, &id, &name)
+        .await
+        .map_err(failed)?;
+    Ok(no_content())
+}
+
+pub(super) async fn create_timer(mut call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
+    let (kind, id) = open(kind, id)?;
+    let name = decode(name)?;
+    let body = call.read_or_malformed().await?;
+    let given = registration(&body)?;
+    let timer = Timer {
+        actor_type: kind.into_owned(),
+        actor_id: id.into_owned(),
+        name: name.into_owned(),
+        due_time: given.due_time.unwrap_or_default(),
+        period: given.period.unwrap_or_default(),
+        ttl: given.ttl.unwrap_or_default(),
+        callback: given.callback.unwrap_or_default(),
+        data: data_bytes(given.data),
+    };
+    call.core.actors.create_timer(timer).await.map_err(failed)?;
+    Ok(no_content())
+}
+
+pub(super) async fn delete_timer(call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
+    let (kind, id) = open(kind, id)?;
+    let name = decode(name)?;
+    call.core
+        .actors
+        .delete_timer(&kind, &id, &name)
+        .await
+        .map_err(failed)?;
+    Ok(no_content())
+}

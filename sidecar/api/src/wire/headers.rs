@@ -1,0 +1,137 @@
+//! Headers to internal metadata and back.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use dapr_proto::dapr::proto::internals::v1::ListStringValue;
+use dapr_sidecar_core::invoke::Origin;
+use dapr_sidecar_core::invoke::headers::canonical;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+/// Internal metadata: a map of texts.
+pub(super) type Metadata = HashMap<String, ListStringValue>;
+
+/// Headers as internal metadata. Names of HTTP headers get Go's canonical spelling, gRPC metadata keeps its
+/// own and has the values of `-bin` keys in padded base64. Values that are no UTF-8 are converted lossily,
+/// as protobuf text cannot carry them.
+pub fn to_metadata(headers: &HeaderMap, origin: Origin) -> Metadata {
+    let mut metadata = Metadata::with_capacity(headers.keys_len());
+    for name in headers.keys() {
+        let values = headers
+            .get_all(name)
+            .iter()
+            .map(|value| text(name, value, origin))
+            .collect();
+        let key = match origin {
+            Origin::Http => canonical(name.as_str()),
+            Origin::Grpc => name.as_str().to_owned(),
+        };
+        metadata.insert(key, ListStringValue { values });
+    }
+    metadata
+}
+
+/// Internal metadata as headers. What is no legal header is left out, for nobody could be sent it.
+pub fn from_metadata(metadata: Metadata) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(metadata.len());
+    for (key, list) in metadata {
+        let Some(name) = header_name(&key) else {
+            continue;
+        };
+        // Only keys in lower case come from gRPC and are base64 already; an HTTP header that merely ends
+        // like one holds its raw text, and headers here have lost the case that tells them apart.
+        let raw_bin = name.as_str().ends_with("-bin") && !key.ends_with("-bin");
+        for value in list.values {
+            let value = if raw_bin {
+                STANDARD.encode(value)
+            } else {
+                value
+            };
+            if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+                headers.append(name.clone(), value);
+            }
+        }
+    }
+    headers
+}
+
+/// The pseudo headers of a gRPC caller, which no application could be sent, get the prefix applications see.
+fn header_name(key: &str) -> Option<HeaderName> {
+    match key {
+        ":authority" => Some(HeaderName::from_static("dapr-authority")),
+        ":method" => Some(HeaderName::from_static("dapr-method")),
+        ":path" => Some(HeaderName::from_static("dapr-path")),
+        ":scheme" => Some(HeaderName::from_static("dapr-scheme")),
+        _ => HeaderName::from_bytes(key.as_bytes()).ok(),
+    }
+}
+
+fn text(name: &HeaderName, value: &HeaderValue, origin: Origin) -> String {
+    let mut text = match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+    };
+    if origin == Origin::Grpc && name.as_str().ends_with("-bin") {
+        // gRPC sends base64 without padding, internal metadata has it with.
+        while !text.len().is_multiple_of(4) {
+            text.push('=');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                let value = HeaderValue::from_str(value).expect("value");
+                (HeaderName::from_static(name), value)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn http_names_are_canonical_and_come_back_in_lower_case() {
+        let given = headers(&[("content-type", "a"), ("x-b", "1"), ("x-b", "2")]);
+        let metadata = to_metadata(&given, Origin::Http);
+        assert_eq!(metadata["Content-Type"].values, ["a"]);
+        assert_eq!(metadata["X-B"].values, ["1", "2"]);
+        assert_eq!(from_metadata(metadata), given);
+    }
+
+    #[test]
+    fn binary_values_are_padded_for_grpc_and_raw_for_http() {
+        let grpc = to_metadata(&headers(&[("k-bin", "AAA")]), Origin::Grpc);
+        assert_eq!(grpc["k-bin"].values, ["AAA="]);
+        assert_eq!(from_metadata(grpc)["k-bin"], "AAA=");
+        let http = to_metadata(&headers(&[("foo-bin", "AAA=")]), Origin::Http);
+        assert_eq!(http["Foo-Bin"].values, ["AAA="]);
+        assert_eq!(from_metadata(http)["foo-bin"], STANDARD.encode("AAA="));
+    }
+
+    #[test]
+    fn pseudo_headers_of_grpc_callers_are_renamed() {
+        let list = ListStringValue {
+            values: vec!["host".to_owned()],
+        };
+        let metadata = Metadata::from([(":authority".to_owned(), list)]);
+        assert_eq!(from_metadata(metadata)["dapr-authority"], "host");
+    }
+
+    #[test]
+    fn what_is_no_header_is_left_out() {
+        let mut metadata = Metadata::new();
+        let list = |text: &str| ListStringValue {
+            values: vec![text.to_owned()],
+        };
+        metadata.insert(":status".to_owned(), list("x"));
+        metadata.insert("a b".to_owned(), list("x"));
+        metadata.insert("ok".to_owned(), list("bad\nvalue"));
+        assert!(from_metadata(metadata).is_empty());
+    }
+}

@@ -1,0 +1,7 @@
+//! The surfaces over the real core, with in-memory components and a scripted outside.
+
+mod fixture;
+mod grpc;
+mod http;
+mod internal;
+mod sockets;

@@ -1,0 +1,173 @@
+//! Each server once on a real socket.
+
+use std::sync::Arc;
+
+use dapr_proto::dapr::proto::internals::v1::service_invocation_client::ServiceInvocationClient;
+use dapr_proto::dapr::proto::runtime::v1::GetMetadataRequest;
+use dapr_proto::dapr::proto::runtime::v1::dapr_client::DaprClient;
+use dapr_security::Acceptor;
+use dapr_sidecar_api::{grpc, http, internal, wire};
+use dapr_sidecar_core::body;
+use dapr_sidecar_core::invoke::{Origin, Request};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::world;
+
+async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    answer
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn http_server() {
+    let world = world();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let token = CancellationToken::new();
+    let server = tokio::spawn(http::serve(
+        Arc::clone(&world.core),
+        listener,
+        token.clone(),
+    ));
+    let connect = async || TcpStream::connect(address).await.expect("connects");
+    let answer = talk(connect().await, &get("/v1.0/healthz")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 204 No Content\r\n"),
+        "{answer}"
+    );
+    let post = "POST /v1.0/invoke/app/method/echo HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+    let answer = talk(connect().await, post).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"),
+        "{answer}"
+    );
+    let long = format!(
+        "GET /v1.0/healthz HTTP/1.1\r\nhost: test\r\nconnection: close\r\nx-long: {}\r\n\r\n",
+        "x".repeat(9000)
+    );
+    let answer = talk(connect().await, &long).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 431 ")
+            && answer.ends_with("431 Request Header Fields Too Large"),
+        "{answer}"
+    );
+    token.cancel();
+    server.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn public_server_on_a_unix_socket() {
+    let world = world();
+    let folder =
+        std::env::temp_dir().join(format!("dapr-api-{}-public.socket", std::process::id()));
+    let listener = UnixListener::bind(&folder).expect("a free path");
+    let token = CancellationToken::new();
+    let server = tokio::spawn(http::serve_public(
+        Arc::clone(&world.core),
+        listener,
+        token.clone(),
+    ));
+    let connect = async || UnixStream::connect(&folder).await.expect("connects");
+    let answer = talk(connect().await, &get("/v1.0/metadata")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let answer = talk(connect().await, &get("/v1.0/state/store/k")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("404 page not found\n"),
+        "{answer}"
+    );
+    let answer = talk(connect().await, &get("/v1.0/metadata/k")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nallow: PUT\r\n"),
+        "{answer}"
+    );
+    token.cancel();
+    server.await.expect("no panic");
+    std::fs::remove_file(&folder).expect("removes");
+}
+
+#[tokio::test]
+async fn grpc_server() {
+    let world = world();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let token = CancellationToken::new();
+    let server = tokio::spawn(grpc::serve(
+        Arc::clone(&world.core),
+        listener,
+        token.clone(),
+    ));
+    let mut client = DaprClient::connect(format!("http://{address}"))
+        .await
+        .expect("connects");
+    let metadata = client
+        .get_metadata(GetMetadataRequest {})
+        .await
+        .expect("answers")
+        .into_inner();
+    assert_eq!(metadata.id, "app");
+    drop(client);
+    token.cancel();
+    server.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn internal_server() {
+    let world = world();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let token = CancellationToken::new();
+    let routes = internal::routes(Arc::clone(&world.core));
+    let server = tokio::spawn(dapr_security::serve(
+        listener,
+        Acceptor::Plaintext,
+        routes,
+        internal::server_options(),
+        token.clone(),
+    ));
+    let mut client = ServiceInvocationClient::connect(format!("http://{address}"))
+        .await
+        .expect("connects");
+    let request = Request {
+        verb: Some(::http::Method::POST),
+        method: "echo".to_owned(),
+        query: String::new(),
+        headers: [(
+            "x-own".parse().expect("a name"),
+            "1".parse().expect("a value"),
+        )]
+        .into_iter()
+        .collect(),
+        type_url: String::new(),
+        origin: Origin::Http,
+        body: body::full(vec![7; 100_000]),
+    };
+    let (leading, body) = wire::internal_request(request);
+    let (stream, _error) = wire::request_stream(leading, body);
+    let mut messages = client
+        .call_local_stream(stream)
+        .await
+        .expect("answers")
+        .into_inner();
+    let first = messages
+        .message()
+        .await
+        .expect("no error")
+        .expect("a message");
+    let response = wire::response_from_stream(first, messages).expect("well formed");
+    let body = http_body_util::BodyExt::collect(response.body)
+        .await
+        .expect("a body")
+        .to_bytes();
+    assert_eq!(body, vec![7; 100_000]);
+    drop(client);
+    token.cancel();
+    server.await.expect("no panic");
+}
