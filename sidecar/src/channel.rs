@@ -1,0 +1,14 @@
+//! The application beside this sidecar: one channel per protocol family.
+
+pub mod answers;
+mod batch;
+mod events;
+pub mod external;
+mod failure;
+pub mod grpc;
+pub mod http;
+mod outcome;
+mod path;
+mod permits;
+mod tls;
+mod transport;

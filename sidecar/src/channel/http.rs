@@ -1,0 +1,357 @@
+//! An application that speaks HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dapr_sidecar_api::metrics::{ApiMetrics, HttpCall};
+use dapr_sidecar_core::app::{
+    AppChannel, BulkEvent, BulkOutcome, Config, Error, Event, EventOutcome, Protocol,
+};
+use dapr_sidecar_core::body::{self, Body, BoxError};
+use dapr_sidecar_core::invoke::{Request, Response, Status, headers};
+use dapr_sidecar_core::pubsub::Subscription;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::permits::Permits;
+use super::{answers, batch, failure, outcome, path, tls};
+use crate::settings::App;
+
+/// Connections kept open while idle.
+const IDLE_CONNECTIONS: usize = 64;
+/// An idle connection is closed after this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longest answer to `/dapr/config`, `/dapr/subscribe` and event deliveries, in bytes.
+const ANSWER_LIMIT: usize = 4 << 20;
+
+const API_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
+const APP_ID: HeaderName = HeaderName::from_static("dapr-app-id");
+
+/// Talks to an HTTP application through one pooled client.
+pub struct HttpChannel {
+    client: Transport,
+    /// `http://127.0.0.1:3000`
+    base: String,
+    app_id: HeaderValue,
+    token: Option<HeaderValue>,
+    protocol: Protocol,
+    permits: Permits,
+    probe_path: String,
+    probe_timeout: Duration,
+    metrics: Option<Arc<ApiMetrics>>,
+}
+
+/// The client of each protocol; the request path matches on it once.
+enum Transport {
+    Plain(Client<HttpConnector, Body>),
+    Tls(Client<hyper_rustls::HttpsConnector<HttpConnector>, Body>),
+}
+
+impl std::fmt::Debug for HttpChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpChannel")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The channel cannot be made from the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A text cannot be sent as a header.
+    #[error("{0} cannot be sent as an HTTP header: remove its control and non-ASCII characters")]
+    NotAHeader(&'static str),
+    /// The TLS library refuses its own settings.
+    #[error("TLS to the application cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+impl HttpChannel {
+    /// A channel to `app` on `port`; nothing is connected yet.
+    pub fn new(
+        app_id: &str,
+        app: &App,
+        port: u16,
+        metrics: Option<Arc<ApiMetrics>>,
+    ) -> Result<Self, SettingsError> {
+        let header = |what, text: &str| {
+            HeaderValue::from_str(text).map_err(|_| SettingsError::NotAHeader(what))
+        };
+        let scheme = if app.protocol == Protocol::Https {
+            "https"
+        } else {
+            "http"
+        };
+        let probe_path = app
+            .health
+            .as_ref()
+            .map_or("/healthz", |health| health.path.as_str());
+        let mut token = app
+            .token
+            .as_deref()
+            .map(|token| header("APP_API_TOKEN", token))
+            .transpose()?;
+        if let Some(token) = &mut token {
+            token.set_sensitive(true);
+        }
+        Ok(Self {
+            client: transport(app.protocol)?,
+            base: format!("{scheme}://{}:{port}", app.address),
+            app_id: header("--app-id", app_id)?,
+            token,
+            protocol: app.protocol,
+            permits: Permits::new(app.max_concurrency),
+            probe_path: format!("/{}", probe_path.trim_start_matches('/')),
+            probe_timeout: app
+                .health
+                .as_ref()
+                .map_or(Duration::from_millis(500), |health| health.timeout),
+            metrics,
+        })
+    }
+
+    /// Sends a request; `path` is what metrics call it.
+    async fn call(
+        &self,
+        path: &str,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Error> {
+        let Some(metrics) = &self.metrics else {
+            return self.send(request).await;
+        };
+        let started = Instant::now();
+        let method = request.method().clone();
+        // A body without a known length counts as empty: counting its bytes would need another layer on it.
+        let length = |body: &Body| body.size_hint().exact().unwrap_or(0);
+        let request_bytes = length(request.body());
+        let response = self.send(request).await?;
+        metrics.http_client(&HttpCall {
+            method: &method,
+            path,
+            status: response.status(),
+            request_bytes,
+            response_bytes: length(response.body()),
+            elapsed: started.elapsed(),
+        });
+        Ok(response)
+    }
+
+    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Error> {
+        let verb = request.method().clone();
+        let uri = request.uri().clone();
+        let response = match &self.client {
+            Transport::Plain(client) => client.request(request).await,
+            Transport::Tls(client) => client.request(request).await,
+        };
+        match response {
+            Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
+            Err(error) => Err(Error::Transport(failure::text(&verb, &uri, &error))),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
+        let request = http::Request::get(format!("{}{path}", self.base))
+            .header(APP_ID, self.app_id.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body::empty())
+            .map_err(|error| Error::Transport(error.to_string()))?;
+        let response = self.call(path, self.with_token(request)).await?;
+        let status = response.status();
+        Ok((status, collect(response.into_body()).await?))
+    }
+
+    /// Says that a body comes whose length nobody knows. For verbs that rarely have one hyper would send none.
+    fn announce_length(&self, request: &mut http::Request<Body>) {
+        let body = request.body();
+        let is_http1 = matches!(self.protocol, Protocol::Http | Protocol::Https);
+        if is_http1 && !body.is_end_stream() && body.size_hint().exact().is_none() {
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
+    }
+
+    /// Posts an event or a batch to a route of the application.
+    async fn post_event(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+        metadata: &BTreeMap<String, String>,
+        trace: &HeaderMap,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        let mut request = http::Request::post(format!("{}{slash}{path}", self.base))
+            .header(CONTENT_TYPE, content_type)
+            .body(body::full(body))
+            .map_err(|error| Error::Transport(error.to_string()))?;
+        for (name, value) in metadata {
+            let (Ok(name), Ok(value)) = (
+                HeaderName::try_from(name.as_str()),
+                HeaderValue::from_str(value),
+            ) else {
+                continue; // Metadata of a broker may hold what no header can.
+            };
+            if name != CONTENT_TYPE && name != CONTENT_LENGTH {
+                request.headers_mut().insert(name, value);
+            }
+        }
+        request.headers_mut().extend(trace.clone());
+        let permit = self.permits.acquire().await;
+        let response = self.call(path, self.with_token(request)).await?;
+        let status = response.status();
+        Ok((status, collect(permit.hold(response.into_body())).await?))
+    }
+
+    fn with_token(&self, mut request: http::Request<Body>) -> http::Request<Body> {
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(API_TOKEN, token.clone());
+        }
+        request
+    }
+}
+
+fn transport(protocol: Protocol) -> Result<Transport, rustls::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
+        .pool_timer(TokioTimer::new())
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        // What arrives at the application has been read from a caller and cannot be read again; hyper would
+        // only retry requests whose body it never touched, and upstream's client does not.
+        .retry_canceled_requests(true)
+        .http2_only(protocol == Protocol::H2c);
+    if protocol == Protocol::Https {
+        tcp.enforce_http(false);
+        let tls = tls::unverified(&[])?;
+        return Ok(Transport::Tls(build(
+            &builder,
+            hyper_rustls::HttpsConnector::from((tcp, tls)),
+        )));
+    }
+    Ok(Transport::Plain(build(&builder, tcp)))
+}
+
+fn build<C: Connect + Clone>(
+    builder: &hyper_util::client::legacy::Builder,
+    connector: C,
+) -> Client<C, Body> {
+    builder.build(connector)
+}
+
+async fn collect(body: Body) -> Result<Bytes, Error> {
+    body::collect(body, ANSWER_LIMIT)
+        .await
+        .map_err(|error| Error::Transport(error.to_string()))
+}
+
+#[async_trait]
+impl AppChannel for HttpChannel {
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    async fn invoke(&self, request: Request) -> Result<Response, Error> {
+        let path = path::path_and_query(&request.method, &request.query)
+            .map_err(|error| Error::Transport(error.to_string()))?;
+        let uri: Uri = format!("{}{path}", self.base)
+            .parse()
+            .map_err(|error| Error::Transport(format!("{}{path}: {error}", self.base)))?;
+        let mut outgoing = http::Request::new(request.body);
+        *outgoing.method_mut() = request.verb.unwrap_or(Method::POST);
+        *outgoing.uri_mut() = uri;
+        *outgoing.headers_mut() =
+            headers::to_http_app(request.headers, !request.type_url.is_empty());
+
+        self.announce_length(&mut outgoing);
+        let permit = self.permits.acquire().await;
+        let response = self
+            .call(&request.method, self.with_token(outgoing))
+            .await?;
+        let (parts, body) = response.into_parts();
+        Ok(Response {
+            status: Status::Http(parts.status),
+            headers: parts.headers,
+            trailers: HeaderMap::new(),
+            type_url: String::new(),
+            body: permit.hold(body),
+        })
+    }
+
+    async fn config(&self) -> Result<Config, Error> {
+        match self.get("/dapr/config").await? {
+            (StatusCode::OK, body) => answers::config(&body),
+            // Upstream reads any other status as an application that hosts nothing.
+            _ => Ok(Config::default()),
+        }
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<Subscription>, Error> {
+        match self.get("/dapr/subscribe").await? {
+            (StatusCode::OK, body) => answers::subscriptions(&body),
+            (StatusCode::NOT_FOUND, _) => Ok(Vec::new()),
+            (status, body) => {
+                let text = String::from_utf8_lossy(&body).into_owned();
+                Err(Error::BadAnswer(format!(
+                    "app returned http status code {status} from subscription endpoint: {text}"
+                )))
+            }
+        }
+    }
+
+    async fn deliver(&self, event: Event, trace: &HeaderMap) -> Result<EventOutcome, Error> {
+        let (status, answer) = self
+            .post_event(
+                &event.path,
+                &event.content_type,
+                event.body,
+                &event.metadata,
+                trace,
+            )
+            .await?;
+        Ok(outcome::event(status, &answer))
+    }
+
+    async fn deliver_bulk(
+        &self,
+        events: BulkEvent,
+        trace: &HeaderMap,
+    ) -> Result<BulkOutcome, Error> {
+        let body = batch::body(&events)?;
+        let (status, answer) = self
+            .post_event(
+                &events.path,
+                "application/json",
+                body,
+                &events.metadata,
+                trace,
+            )
+            .await?;
+        Ok(outcome::batch(status, &answer))
+    }
+
+    async fn probe(&self) -> bool {
+        let request =
+            http::Request::get(format!("{}{}", self.base, self.probe_path)).body(body::empty());
+        let Ok(request) = request else { return false };
+        // Probes carry neither the app id nor the token.
+        let started = Instant::now();
+        let Ok(Ok(response)) = tokio::time::timeout(self.probe_timeout, self.send(request)).await
+        else {
+            return false;
+        };
+        if let Some(metrics) = &self.metrics {
+            metrics.http_probe(response.status(), started.elapsed());
+        }
+        response.status().is_success()
+    }
+}

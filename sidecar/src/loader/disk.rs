@@ -1,0 +1,423 @@
+//! The resources in the folders of `--resources-path`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dapr_crds::manifest::{self, Document, Manifest};
+use dapr_crds::{Component, HttpEndpoint, in_scope};
+use dapr_sidecar_core::pubsub::{BulkSubscribe, Rule, Source, Subscription};
+use dapr_sidecar_core::resiliency;
+
+use super::configuration;
+use crate::channel::answers::bulk_settings;
+
+/// Everything that concerns this application, in the order of folders, files and documents.
+#[derive(Debug, Default)]
+pub struct Resources {
+    /// Components, secret stores not yet first.
+    pub components: Vec<Component>,
+    /// Subscriptions; of several with one name the last one.
+    pub subscriptions: Vec<Subscription>,
+    /// HTTP endpoints.
+    pub http_endpoints: Vec<HttpEndpoint>,
+    /// Resiliency resources.
+    pub resiliencies: Vec<resiliency::Resource>,
+    /// What this build does not serve yet, as `<Kind> <name>`.
+    pub not_served: Vec<String>,
+}
+
+/// Resources that cannot be used. Texts are upstream's.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A folder cannot be read.
+    #[error("failed to load components: open {path}: {reason}", path = .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Two components of one name.
+    #[error(
+        "failed to load components: duplicate definition of Component name {second} with existing {first}"
+    )]
+    DuplicateComponent {
+        /// Log name of the earlier one.
+        first: String,
+        /// Log name of the later one.
+        second: String,
+    },
+}
+
+/// Reads all `folders` for application `app_id`. A document that cannot be used is logged and passed over.
+pub fn read(
+    folders: &[PathBuf],
+    app_id: &str,
+    namespace: Option<&str>,
+) -> Result<Resources, Error> {
+    let mut manifests = Vec::new();
+    for folder in folders {
+        for file in files(folder)? {
+            let name = file.display().to_string();
+            match std::fs::read_to_string(&file) {
+                Ok(text) => manifests.extend(
+                    manifest::read(&name, &text)
+                        .into_iter()
+                        .filter_map(|document| usable(&name, document)),
+                ),
+                Err(error) => {
+                    tracing::warn!(target: "dapr.runtime", %error, "a resource file cannot be read: {name}")
+                }
+            }
+        }
+    }
+    select(manifests, app_id, namespace)
+}
+
+/// The YAML files of a folder by name; subfolders are not entered.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let fail = |error: std::io::Error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::Folder {
+            path: folder.to_owned(),
+            reason,
+        }
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.is_dir() {
+            continue;
+        }
+        let is_yaml = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| {
+                extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml")
+            });
+        if is_yaml {
+            files.push(path);
+        } else {
+            let name = path.display();
+            tracing::warn!(target: "dapr.runtime", "A non-YAML Component file {name} was detected, it will not be loaded");
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Logs what is to be said about a document and hands on what it holds.
+fn usable(file: &str, document: Document) -> Option<Manifest> {
+    let index = document.index;
+    for warning in &document.warnings {
+        configuration::tell(
+            warning.kind,
+            format_args!("{file}, document {index}: {warning}"),
+        );
+    }
+    match document.result {
+        Ok(manifest) => Some(manifest),
+        Err(error) => {
+            let kind = error.kind.unwrap_or("Component");
+            let file = &error.file;
+            tracing::warn!(
+                target: "dapr.runtime",
+                "daprd load {kind} error when parsing manifests yaml resource in {file}: {error}"
+            );
+            None
+        }
+    }
+}
+
+/// What of `manifests` concerns the application: name, namespace and scopes decide.
+fn select(
+    manifests: Vec<Manifest>,
+    app_id: &str,
+    namespace: Option<&str>,
+) -> Result<Resources, Error> {
+    let mut resources = Resources::default();
+    let mut names: BTreeMap<(&'static str, String), String> = BTreeMap::new();
+    let mut broken_endpoints = false;
+    for manifest in manifests {
+        let Some(kind) = manifest.kind() else {
+            continue;
+        };
+        let name = manifest.name().to_owned();
+        if name.is_empty() {
+            continue;
+        }
+        if let Err(reason) = manifest::check_name(kind, &name) {
+            tracing::warn!(target: "dapr.runtime", "{reason}");
+            continue;
+        }
+        let elsewhere = namespace
+            .is_some_and(|own| !manifest.namespace().is_empty() && manifest.namespace() != own);
+        if elsewhere {
+            continue;
+        }
+        let log_name = match &manifest {
+            Manifest::Component(component) => component.log_name(),
+            _ => name.clone(),
+        };
+        // The later one is a duplicate even when it is meant for other applications.
+        let existing = names.get(&(kind, name.clone())).cloned();
+        match (&manifest, existing) {
+            (Manifest::Component(_), Some(first)) => {
+                return Err(Error::DuplicateComponent {
+                    first,
+                    second: log_name,
+                });
+            }
+            (Manifest::HttpEndpoint(_), Some(first)) => {
+                tracing::warn!(
+                    target: "dapr.runtime",
+                    "failed to load HTTP endpoints: duplicate definition of HTTPEndpoint name {log_name} with existing {first}"
+                );
+                broken_endpoints = true;
+                continue;
+            }
+            _ => {}
+        }
+        if resources.add(manifest, app_id) {
+            names.insert((kind, name), log_name);
+        }
+    }
+    if broken_endpoints {
+        resources.http_endpoints.clear();
+    }
+    Ok(resources)
+}
+
+impl Resources {
+    /// Takes a manifest that is in scope; whether it was.
+    fn add(&mut self, manifest: Manifest, app_id: &str) -> bool {
+        match manifest {
+            Manifest::Component(component) if in_scope(&component.scopes, app_id) => {
+                self.components.push(*component)
+            }
+            Manifest::HttpEndpoint(endpoint) if in_scope(&endpoint.scopes, app_id) => {
+                self.http_endpoints.push(*endpoint);
+            }
+            Manifest::Resiliency(resource) => {
+                let spec = serde_json::to_value(&resource.spec).and_then(serde_json::from_value);
+                let name = resource.metadata.name.clone().unwrap_or_default();
+                match spec {
+                    Ok(spec) => self.resiliencies.push(resiliency::Resource {
+                        name,
+                        namespace: resource.metadata.namespace.clone().unwrap_or_default(),
+                        scopes: resource.scopes,
+                        spec,
+                    }),
+                    Err(error) => {
+                        tracing::error!(target: "dapr.runtime", "Could not read resiliency policy {name}: {error}");
+                    }
+                }
+            }
+            Manifest::SubscriptionV1Alpha1(subscription)
+                if in_scope(&subscription.scopes, app_id) =>
+            {
+                let spec = subscription.spec;
+                let rules = vec![Rule {
+                    matches: String::new(),
+                    path: spec.route,
+                }];
+                let parts = (
+                    spec.pubsubname,
+                    spec.topic,
+                    spec.dead_letter_topic,
+                    spec.metadata,
+                );
+                self.subscribe(rules, parts, bulk(&spec.bulk_subscribe));
+            }
+            Manifest::SubscriptionV2Alpha1(subscription)
+                if in_scope(&subscription.scopes, app_id) =>
+            {
+                let spec = subscription.spec;
+                let mut rules: Vec<Rule> = spec
+                    .routes
+                    .rules
+                    .into_iter()
+                    .map(|rule| Rule {
+                        matches: rule.r#match,
+                        path: rule.path,
+                    })
+                    .collect();
+                if !spec.routes.default.is_empty() {
+                    rules.push(Rule {
+                        matches: String::new(),
+                        path: spec.routes.default,
+                    });
+                }
+                let parts = (
+                    spec.pubsubname,
+                    spec.topic,
+                    spec.dead_letter_topic,
+                    spec.metadata,
+                );
+                self.subscribe(rules, parts, bulk(&spec.bulk_subscribe));
+            }
+            Manifest::McpServer(server) if in_scope(&server.scopes, app_id) => {
+                self.not_served.push(format!(
+                    "MCPServer {}",
+                    server.metadata.name.clone().unwrap_or_default()
+                ));
+            }
+            Manifest::WorkflowAccessPolicy(policy) if in_scope(&policy.scopes, app_id) => {
+                self.not_served.push(format!(
+                    "WorkflowAccessPolicy {}",
+                    policy.metadata.name.clone().unwrap_or_default()
+                ));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn subscribe(
+        &mut self,
+        rules: Vec<Rule>,
+        (pubsub_name, topic, dead_letter_topic, metadata): (
+            String,
+            String,
+            String,
+            BTreeMap<String, String>,
+        ),
+        bulk: Option<BulkSubscribe>,
+    ) {
+        self.subscriptions.push(Subscription {
+            pubsub_name,
+            topic,
+            rules,
+            dead_letter_topic: (!dead_letter_topic.is_empty()).then_some(dead_letter_topic),
+            metadata,
+            bulk,
+            source: Source::Declarative,
+        });
+    }
+}
+
+fn bulk(settings: &dapr_crds::subscription::BulkSubscribe) -> Option<BulkSubscribe> {
+    settings.enabled.then(|| {
+        bulk_settings(
+            settings.max_messages_count.into(),
+            settings.max_await_duration_ms.into(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::unwrap_in_result, reason = "a test may fail here")]
+    fn load(
+        files: &[(&str, &str)],
+        app_id: &str,
+        namespace: Option<&str>,
+    ) -> Result<Resources, Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).expect("written");
+        }
+        read(&[folder.path().to_owned()], app_id, namespace)
+    }
+
+    fn component(name: &str, more: &str) -> String {
+        format!(
+            "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: state.in-memory, version: v1, metadata: []}}\n{more}"
+        )
+    }
+
+    fn names(resources: &Resources) -> Vec<String> {
+        resources
+            .components
+            .iter()
+            .map(|c| c.metadata.name.clone().unwrap_or_default())
+            .collect()
+    }
+
+    #[test]
+    fn files_and_documents_come_in_order_and_bad_ones_are_passed_over() {
+        let both = format!(
+            "{}\n---\n{}\n---\n: broken\n",
+            component("b", ""),
+            component("c", "")
+        );
+        let files = [
+            ("2.yaml", both.as_str()),
+            ("1.YML", &component("a", "")),
+            ("x.json", "{}"),
+            ("3.yaml", "kind: Pod"),
+        ];
+        assert_eq!(
+            names(&load(&files, "shop", None).expect("loads")),
+            ["a", "b", "c"]
+        );
+    }
+
+    #[test]
+    fn scopes_and_namespaces_select() {
+        let scoped = component("scoped", "scopes: [other]\n");
+        let elsewhere = component("x", "").replace("{name: x}", "{name: x, namespace: prod}");
+        let files = [("1.yaml", scoped.as_str()), ("2.yaml", &elsewhere)];
+        assert_eq!(names(&load(&files, "shop", None).expect("loads")), ["x"]);
+        assert_eq!(
+            names(&load(&files, "other", Some("dev")).expect("loads")),
+            ["scoped"]
+        );
+        assert_eq!(
+            names(&load(&files, "shop", Some("prod")).expect("loads")),
+            ["x"]
+        );
+    }
+
+    #[test]
+    fn two_components_of_one_name_are_refused() {
+        let other = component("a", "scopes: [other]\n");
+        let error = load(
+            &[("1.yaml", &component("a", "")), ("2.yaml", &other)],
+            "shop",
+            None,
+        )
+        .expect_err("duplicate");
+        assert_eq!(
+            error.to_string(),
+            "failed to load components: duplicate definition of Component name a (state.in-memory/v1) with existing a (state.in-memory/v1)"
+        );
+        // An earlier one that is meant for others does not count.
+        assert!(
+            load(
+                &[("1.yaml", &other), ("2.yaml", &component("a", ""))],
+                "shop",
+                None
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = read(&[PathBuf::from("/nowhere")], "shop", None).expect_err("missing");
+        assert_eq!(
+            error.to_string(),
+            "failed to load components: open /nowhere: no such file or directory"
+        );
+    }
+
+    #[test]
+    fn both_subscription_versions_are_read() {
+        let text = "apiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {name: s}\nspec: {pubsubname: p, topic: t, route: /x}\n\
+                    ---\napiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {name: s}\n\
+                    spec: {pubsubname: p, topic: u, routes: {rules: [{match: 'true', path: /a}], default: /d}}\n";
+        let resources = load(&[("s.yaml", text)], "shop", None).expect("loads");
+        let paths: Vec<Vec<&str>> = resources
+            .subscriptions
+            .iter()
+            .map(|s| s.rules.iter().map(|rule| rule.path.as_str()).collect())
+            .collect();
+        assert_eq!(paths, [vec!["/x"], vec!["/a", "/d"]]);
+    }
+}

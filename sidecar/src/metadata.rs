@@ -1,0 +1,87 @@
+//! What the metadata API shows, gathered from everything that is loaded.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dapr_sidecar_core::actors::Actors;
+use dapr_sidecar_core::metadata::{AppConnection, AppHealth, Component, Metadata, Snapshot};
+use dapr_sidecar_core::pubsub::PubSubs;
+use parking_lot::RwLock;
+
+use crate::settings::App;
+
+/// Name under which the version stands in `extended`.
+const VERSION_KEY: &str = "daprRuntimeVersion";
+
+/// Everything the metadata API shows.
+pub struct MetadataStore {
+    /// Own app id.
+    pub app_id: String,
+    /// Enabled features.
+    pub features: Vec<String>,
+    /// Loaded components.
+    pub components: Vec<Component>,
+    /// Loaded HTTP endpoints.
+    pub http_endpoints: Vec<String>,
+    /// Loaded Resiliency resources.
+    pub resiliencies: Vec<String>,
+    /// How the application is reached.
+    pub app: AppConnection,
+    /// Subscriptions in effect.
+    pub pubsubs: Arc<PubSubs>,
+    /// Actor runtime.
+    pub actors: Arc<dyn Actors>,
+    /// What applications set; lives as long as the process.
+    pub extended: Arc<RwLock<BTreeMap<String, String>>>,
+}
+
+impl std::fmt::Debug for MetadataStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MetadataStore")
+            .field("app_id", &self.app_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Metadata for MetadataStore {
+    fn snapshot(&self) -> Snapshot {
+        let mut extended = self.extended.read().clone();
+        extended.insert(VERSION_KEY.to_owned(), dapr_kit::VERSION.to_owned());
+        Snapshot {
+            app_id: self.app_id.clone(),
+            runtime_version: dapr_kit::VERSION.to_owned(),
+            enabled_features: self.features.clone(),
+            components: self.components.clone(),
+            extended,
+            subscriptions: self.pubsubs.subscriptions(),
+            http_endpoints: self.http_endpoints.clone(),
+            resiliencies: self.resiliencies.clone(),
+            app: self.app.clone(),
+            actors: self.actors.status(),
+        }
+    }
+
+    fn set(&self, key: String, value: String) {
+        if !key.is_empty() {
+            self.extended.write().insert(key, value);
+        }
+    }
+}
+
+/// How the application is reached, as the metadata API says it.
+pub fn app_connection(app: &App) -> AppConnection {
+    let duration =
+        |duration: std::time::Duration| dapr_kit::duration::GoDuration(duration).to_string();
+    AppConnection {
+        port: app.port.unwrap_or(0),
+        protocol: app.protocol.name().to_owned(),
+        channel_address: app.address.clone(),
+        max_concurrency: u32::try_from(app.max_concurrency).unwrap_or(u32::MAX),
+        health: app.health.as_ref().map(|health| AppHealth {
+            path: app.protocol.is_http().then(|| health.path.clone()),
+            interval: duration(health.interval),
+            timeout: duration(health.timeout),
+            threshold: health.threshold,
+        }),
+    }
+}

@@ -1,0 +1,202 @@
+//! One HTTP/2 connection per sidecar called, dialled when first needed and dropped when it fails.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use dapr_security::{Expect, Security};
+use dapr_sidecar_core::peer::Target;
+use dapr_sidecar_core::rpc::{Code, Status};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::RwLock;
+use tower::{Service, ServiceExt as _};
+
+/// A dial that takes longer has failed.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between pings on a connection, with or without streams.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A ping unanswered for longer ends the connection.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes a peer may send ahead on one stream and on one connection: large enough that a body within the default
+/// limit never waits for a window update on a local network.
+const WINDOW: u32 = 1 << 20;
+
+/// Connections to other sidecars, by whom and where.
+pub struct Pool {
+    security: Security,
+    slots: RwLock<HashMap<Target, Arc<Slot>>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    current: ArcSwapOption<Connection>,
+    /// Held while dialling, so that concurrent calls share one dial.
+    dialling: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("targets", &self.slots.read().len())
+            .finish()
+    }
+}
+
+impl Pool {
+    /// An empty pool; connections use the current identity of `security`.
+    pub fn new(security: Security) -> Self {
+        Self {
+            security,
+            slots: RwLock::default(),
+        }
+    }
+
+    /// The connection to `target`, dialled if there is none.
+    pub async fn connection(&self, target: &Target) -> Result<Connection, Status> {
+        let slot = self.slot(target);
+        if let Some(connection) = slot.usable() {
+            return Ok(connection);
+        }
+        let _turn = slot.dialling.lock().await;
+        if let Some(connection) = slot.usable() {
+            return Ok(connection);
+        }
+        let connection = self.dial(target).await?;
+        slot.current.store(Some(Arc::new(connection.clone())));
+        Ok(connection)
+    }
+
+    /// Drops the connection to `target`: calls in flight on it go on, new ones dial.
+    pub fn discard(&self, target: &Target) {
+        self.slots.write().remove(target);
+    }
+
+    fn slot(&self, target: &Target) -> Arc<Slot> {
+        if let Some(slot) = self.slots.read().get(target) {
+            return Arc::clone(slot);
+        }
+        Arc::clone(self.slots.write().entry(target.clone()).or_default())
+    }
+
+    async fn dial(&self, target: &Target) -> Result<Connection, Status> {
+        let uri: http::Uri = format!("http://{}", target.address)
+            .parse()
+            .map_err(|error| {
+                unavailable(&format!("Error while dialing: {}: {error}", target.address))
+            })?;
+        let expect = if self.security.is_mtls() {
+            Expect::Path {
+                namespace: target.namespace.clone(),
+                app_id: target.app_id.clone(),
+            }
+        } else {
+            Expect::Plaintext
+        };
+        let handshake = async {
+            let stream = self
+                .security
+                .connector(expect)
+                .oneshot(uri.clone())
+                .await
+                .map_err(|error| unavailable(&dial_text(&target.address, &error)))?;
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .keep_alive_while_idle(true)
+                .initial_stream_window_size(WINDOW)
+                .initial_connection_window_size(WINDOW)
+                .handshake(stream)
+                .await
+                .map_err(|error| unavailable(&error.to_string()))
+        };
+        let (sender, connection) = tokio::time::timeout(DIAL_TIMEOUT, handshake)
+            .await
+            .map_err(|_| {
+                unavailable(&format!(
+                    "Error while dialing: dial tcp {}: i/o timeout",
+                    target.address
+                ))
+            })??;
+        // Ends when the peer closes or all senders are gone; its error reaches the calls in flight.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(target: "dapr.runtime", %error, "a connection to another sidecar ended");
+            }
+        });
+        Ok(Connection {
+            sender,
+            origin: uri,
+        })
+    }
+}
+
+impl Slot {
+    fn usable(&self) -> Option<Connection> {
+        let current = self.current.load();
+        current
+            .as_ref()
+            .filter(|connection| !connection.sender.is_closed())
+            .map(|connection| Connection::clone(connection))
+    }
+}
+
+/// The text Go's gRPC has for a failed dial, which upstream's callers see.
+fn dial_text(address: &str, error: &dapr_security::connector::Error) -> String {
+    use dapr_security::connector::Error;
+    match error {
+        Error::Dial { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused => {
+            format!(
+                "transport: Error while dialing: dial tcp {address}: connect: connection refused"
+            )
+        }
+        Error::Dial { source, .. } => {
+            format!("transport: Error while dialing: dial tcp {address}: {source}")
+        }
+        other => format!("transport: {other}"),
+    }
+}
+
+fn unavailable(text: &str) -> Status {
+    Status::new(
+        Code::Unavailable,
+        format!("connection error: desc = {text:?}"),
+    )
+}
+
+/// A connection to another sidecar, as a service for gRPC clients and for frames forwarded as they are.
+#[derive(Clone)]
+pub struct Connection {
+    sender: http2::SendRequest<tonic::body::Body>,
+    origin: http::Uri,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connection({})", self.origin)
+    }
+}
+
+impl Connection {
+    /// What requests on this connection are addressed to.
+    pub fn origin(&self) -> &http::Uri {
+        &self.origin
+    }
+}
+
+impl Service<http::Request<tonic::body::Body>> for Connection {
+    type Response = http::Response<hyper::body::Incoming>;
+    type Error = hyper::Error;
+    type Future = futures::future::BoxFuture<'static, Result<Self::Response, hyper::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.sender.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.sender.send_request(request))
+    }
+}

@@ -1,0 +1,554 @@
+//! The checked settings of a sidecar: what the flags and the environment mean.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dapr_kit::flags::Environment;
+use dapr_sidecar_core::app::Protocol;
+
+use crate::args::{AppArgs, AppHealthArgs, Args, ControlPlaneArgs, LimitArgs};
+
+/// Largest body unless a flag says otherwise: 4 MiB.
+const DEFAULT_MAX_BODY: usize = 4 << 20;
+/// Largest request header unless a flag says otherwise: 4 KiB.
+const DEFAULT_READ_BUFFER: usize = 4 << 10;
+
+/// What is wrong with a flag. Texts are upstream's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A value that fails while flags are parsed; exits with `Failed to parse flags: …`.
+    #[error("Failed to parse flags: {0}")]
+    Flags(String),
+    /// A value that fails later; exits with `Fatal error from runtime: …`.
+    #[error("Fatal error from runtime: {0}")]
+    Runtime(String),
+}
+
+fn runtime(text: impl Into<String>) -> Error {
+    Error::Runtime(text.into())
+}
+
+/// Kubernetes or a single machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Resources from disk.
+    Standalone,
+    /// Resources from the operator.
+    Kubernetes,
+}
+
+/// How the application is reached.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// `None` without an application.
+    pub port: Option<u16>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Host it listens on.
+    pub address: String,
+    /// Most calls at once; 0 is unlimited.
+    pub max_concurrency: usize,
+    /// `GET /dapr/config` is asked for.
+    pub load_config: bool,
+    /// Programmatic subscriptions are asked for.
+    pub load_subscriptions: bool,
+    /// Token sent with every call.
+    pub token: Option<String>,
+    /// Health checks, when on.
+    pub health: Option<AppHealth>,
+}
+
+/// Health checks of the application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppHealth {
+    /// Path as given.
+    pub path: String,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Time a probe may take.
+    pub timeout: Duration,
+    /// Consecutive failures before unhealthy.
+    pub threshold: u32,
+}
+
+/// What is listened on.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// Addresses of both public APIs; an empty one is all interfaces.
+    pub addresses: Vec<String>,
+    /// Port of the HTTP API.
+    pub http_port: u16,
+    /// Port of the gRPC API.
+    pub grpc_port: u16,
+    /// Port of the API between sidecars; `None` computes a stable one.
+    pub internal_port: Option<u16>,
+    /// Address of the API between sidecars; empty is all.
+    pub internal_address: String,
+    /// Address and port of the public server.
+    pub public: Option<(String, u16)>,
+    /// Folder for unix sockets instead of ports.
+    pub socket_folder: Option<PathBuf>,
+    /// `--allowed-origins`
+    pub allowed_origins: String,
+    /// HTTP/2 without TLS on the HTTP API.
+    pub h2c: bool,
+}
+
+/// Where the control plane is.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    /// Address of Sentry.
+    pub sentry: String,
+    /// Addresses of Placement; empty means actors are off.
+    pub placement: Vec<String>,
+    /// Addresses of the scheduler.
+    pub scheduler: Vec<String>,
+    /// Trust domain of the control plane.
+    pub trust_domain: String,
+    /// Namespace of the control plane.
+    pub namespace: String,
+    /// Longest dissemination round.
+    pub disseminate_timeout: Duration,
+    /// Audiences of the JWT asked for.
+    pub jwt_audiences: Vec<String>,
+}
+
+/// Everything daprd was told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where resources come from.
+    pub mode: Mode,
+    /// Own app id, checked.
+    pub app_id: String,
+    /// `NAMESPACE`, if set and not empty.
+    pub namespace: Option<String>,
+    /// The application.
+    pub app: App,
+    /// What is listened on.
+    pub listen: Listen,
+    /// Where the control plane is.
+    pub control_plane: ControlPlane,
+    /// Certificates from Sentry.
+    pub mtls: bool,
+    /// `DAPR_TRUST_ANCHORS`
+    pub trust_anchors: Option<String>,
+    /// `SENTRY_LOCAL_IDENTITY`, or the app id.
+    pub sentry_id: String,
+    /// `DAPR_SENTRY_TOKEN_FILE`
+    pub sentry_token_file: Option<PathBuf>,
+    /// Folders of resources.
+    pub resource_paths: Vec<PathBuf>,
+    /// Configuration files, in order.
+    pub config_files: Vec<PathBuf>,
+    /// `DAPR_API_TOKEN`
+    pub api_token: Option<String>,
+    /// Largest body in bytes; `None` is unlimited.
+    pub max_body_size: Option<usize>,
+    /// Largest request header in bytes.
+    pub read_buffer_size: usize,
+    /// `--enable-api-logging`, if given.
+    pub api_logging: Option<bool>,
+    /// Time of the closing steps; `None` waits for ever.
+    pub graceful_shutdown: Option<Duration>,
+    /// `--dapr-block-shutdown-duration`
+    pub block_shutdown: Option<Duration>,
+    /// `DAPR_HOST_IP`
+    pub host_ip: Option<String>,
+}
+
+impl Settings {
+    /// Checks `args` with `environment`.
+    pub fn check(args: &Args, environment: &Environment) -> Result<Self, Error> {
+        let limits = Limits::check(&args.limits)?;
+        let disseminate_timeout = positive(args.control_plane.actors_disseminate_timeout.0)?;
+        let namespace = environment.non_empty("NAMESPACE").map(str::to_owned);
+        if args.control_plane.scheduler_job_streams < 1 {
+            return Err(runtime("must define at least 1 scheduler stream, got 0"));
+        }
+        let app = app(&args.app, &args.health, environment)?;
+        let listen = listen(args, app.port, environment)?;
+        let mode = match args.mode.as_str() {
+            "standalone" => Mode::Standalone,
+            "kubernetes" => Mode::Kubernetes,
+            mode => return Err(runtime(format!("invalid mode: {mode}"))),
+        };
+        if args.app_id.is_empty() {
+            return Err(runtime("parameter app-id cannot be empty"));
+        }
+        if args.app_id.contains('.') {
+            return Err(runtime("parameter app-id cannot contain dots"));
+        }
+        let sentry_token_file = match environment.get("DAPR_SENTRY_TOKEN_FILE") {
+            Some("") => {
+                return Err(runtime(
+                    "environment variable DAPR_SENTRY_TOKEN_FILE is set but empty",
+                ));
+            }
+            file => file.map(PathBuf::from),
+        };
+        let mut resource_paths: Vec<PathBuf> = args
+            .resources
+            .resources_path
+            .iter()
+            .map(PathBuf::from)
+            .collect();
+        if resource_paths.is_empty() && !args.resources.components_path.is_empty() {
+            resource_paths.push(PathBuf::from(&args.resources.components_path));
+        }
+        Ok(Self {
+            mode,
+            sentry_id: environment
+                .non_empty("SENTRY_LOCAL_IDENTITY")
+                .unwrap_or(&args.app_id)
+                .to_owned(),
+            app_id: args.app_id.clone(),
+            namespace,
+            app,
+            listen,
+            control_plane: control_plane(&args.control_plane, disseminate_timeout),
+            mtls: args.control_plane.enable_mtls || mode == Mode::Kubernetes,
+            trust_anchors: environment
+                .non_empty("DAPR_TRUST_ANCHORS")
+                .map(str::to_owned),
+            sentry_token_file,
+            resource_paths,
+            config_files: args.resources.config.iter().map(PathBuf::from).collect(),
+            api_token: environment.non_empty("DAPR_API_TOKEN").map(str::to_owned),
+            max_body_size: limits.max_body,
+            read_buffer_size: limits.read_buffer,
+            api_logging: args.enable_api_logging,
+            graceful_shutdown: match args.dapr_graceful_shutdown_seconds {
+                0 => None,
+                seconds => Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(5))),
+            },
+            block_shutdown: args.dapr_block_shutdown_duration.map(|duration| duration.0),
+            host_ip: environment.non_empty("DAPR_HOST_IP").map(str::to_owned),
+        })
+    }
+
+    /// The namespace of this sidecar's identity.
+    pub fn identity_namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
+    }
+}
+
+struct Limits {
+    max_body: Option<usize>,
+    read_buffer: usize,
+}
+
+impl Limits {
+    fn check(args: &LimitArgs) -> Result<Self, Error> {
+        let max_body = size(
+            "max-body-size",
+            args.max_body_size.as_deref(),
+            args.dapr_http_max_request_size,
+            20,
+        )?
+        .unwrap_or(DEFAULT_MAX_BODY);
+        let read_buffer = size(
+            "read-buffer-size",
+            args.read_buffer_size.as_deref(),
+            args.dapr_http_read_buffer_size,
+            10,
+        )?
+        .unwrap_or(DEFAULT_READ_BUFFER);
+        Ok(Self {
+            max_body: (max_body > 0).then_some(max_body),
+            read_buffer,
+        })
+    }
+}
+
+/// A quantity flag, or its deprecated sibling in units of `1 << shift` bytes (-1 is the default).
+fn size(
+    name: &str,
+    quantity: Option<&str>,
+    deprecated: Option<i64>,
+    shift: u32,
+) -> Result<Option<usize>, Error> {
+    if let Some(text) = quantity {
+        let bytes = dapr_kit::quantity::parse(text)
+            .map_err(|error| Error::Flags(format!("invalid value for '{name}' option: {error}")))?;
+        return usize::try_from(bytes).map(Some).map_err(|_| {
+            Error::Flags(format!(
+                "invalid value for '{name}' option: must not be negative, got {text}"
+            ))
+        });
+    }
+    Ok(deprecated
+        .and_then(|units| usize::try_from(units).ok())
+        .map(|units| units << shift))
+}
+
+fn positive(duration: Duration) -> Result<Duration, Error> {
+    if duration.is_zero() {
+        let text =
+            "invalid value for 'actors-disseminate-timeout' option: must be positive, got 0s";
+        return Err(Error::Flags(text.to_owned()));
+    }
+    Ok(duration)
+}
+
+/// A port flag as text; `what` is how upstream names it in the error.
+fn port(what: &str, text: &str) -> Result<u16, Error> {
+    let fail = |reason: &str| {
+        runtime(format!(
+            "error parsing {what}: strconv.Atoi: parsing {text:?}: {reason}"
+        ))
+    };
+    match text.parse::<i64>() {
+        Ok(number) => u16::try_from(number)
+            .map_err(|_| fail("value out of range; a port is between 0 and 65535")),
+        Err(_) => Err(fail("invalid syntax")),
+    }
+}
+
+fn optional_port(what: &str, text: &str) -> Result<Option<u16>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    port(what, text).map(|port| (port > 0).then_some(port))
+}
+
+fn app(args: &AppArgs, health: &AppHealthArgs, environment: &Environment) -> Result<App, Error> {
+    let protocol = match (args.app_protocol.to_lowercase().as_str(), args.app_ssl) {
+        ("" | "http", false) => Protocol::Http,
+        ("" | "http", true) | ("https", _) => Protocol::Https,
+        ("grpc", false) => Protocol::Grpc,
+        ("grpc", true) | ("grpcs", _) => Protocol::Grpcs,
+        ("h2c", _) => Protocol::H2c,
+        _ => {
+            return Err(runtime(format!(
+                "invalid value for 'app-protocol': {}",
+                args.app_protocol
+            )));
+        }
+    };
+    let (mut load_config, mut load_subscriptions) = (true, true);
+    for endpoint in &args.disable_init_endpoints {
+        match endpoint.trim().to_lowercase().as_str() {
+            "config" => load_config = false,
+            "subscribe" => load_subscriptions = false,
+            _ => {
+                return Err(runtime(format!(
+                    "invalid value for 'disable-init-endpoints': {endpoint}"
+                )));
+            }
+        }
+    }
+    let probes = app_health(health)?;
+    Ok(App {
+        port: optional_port("app-port", &args.app_port)?,
+        protocol,
+        address: args.app_channel_address.clone(),
+        max_concurrency: usize::try_from(args.app_max_concurrency).unwrap_or(0),
+        load_config,
+        load_subscriptions,
+        token: environment.non_empty("APP_API_TOKEN").map(str::to_owned),
+        health: health.enable_app_health_check.then_some(probes),
+    })
+}
+
+fn app_health(args: &AppHealthArgs) -> Result<AppHealth, Error> {
+    let or_default = |value: i64, default: u64| {
+        u64::try_from(value)
+            .ok()
+            .filter(|v| *v > 0)
+            .unwrap_or(default)
+    };
+    let interval = Duration::from_secs(or_default(args.app_health_probe_interval, 5));
+    let timeout = Duration::from_millis(or_default(args.app_health_probe_timeout, 500));
+    if timeout > interval {
+        return Err(runtime(
+            "value for 'health-probe-timeout' must be smaller than 'health-probe-interval'",
+        ));
+    }
+    Ok(AppHealth {
+        path: args.app_health_check_path.clone(),
+        interval,
+        timeout,
+        threshold: u32::try_from(or_default(args.app_health_threshold, 3)).unwrap_or(u32::MAX),
+    })
+}
+
+fn listen(args: &Args, app_port: Option<u16>, environment: &Environment) -> Result<Listen, Error> {
+    let http_port = port("dapr-http-port flag", &args.listen.dapr_http_port)?;
+    let grpc_port = port("dapr-grpc-port flag", &args.listen.dapr_grpc_port)?;
+    port("profile-port flag", &args.profile_port)?;
+    for (name, own) in [("dapr-http-port", http_port), ("dapr-grpc-port", grpc_port)] {
+        if own != 0 && app_port == Some(own) {
+            return Err(runtime(format!(
+                "the '{name}' argument value {own} conflicts with 'app-port'"
+            )));
+        }
+    }
+    let mut addresses = args.listen.dapr_listen_addresses.clone();
+    if addresses.is_empty() {
+        addresses.push(String::new());
+    }
+    let socket_folder = &args.listen.unix_domain_socket;
+    Ok(Listen {
+        addresses,
+        http_port,
+        grpc_port,
+        internal_port: optional_port(
+            "dapr-internal-grpc-port",
+            &args.listen.dapr_internal_grpc_port,
+        )?,
+        internal_address: args.listen.dapr_internal_grpc_listen_address.clone(),
+        public: optional_port("dapr-public-port", &args.listen.dapr_public_port)?
+            .map(|port| (args.listen.dapr_public_listen_address.clone(), port)),
+        socket_folder: (!socket_folder.is_empty()).then(|| PathBuf::from(socket_folder)),
+        allowed_origins: args.listen.allowed_origins.clone(),
+        h2c: !environment
+            .get("DAPR_HTTP_DISABLE_H2C")
+            .is_some_and(dapr_kit::truthy),
+    })
+}
+
+fn control_plane(args: &ControlPlaneArgs, disseminate_timeout: Duration) -> ControlPlane {
+    let list = |text: &str| {
+        text.split(',')
+            .map(str::trim)
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    ControlPlane {
+        sentry: args.sentry_address.clone(),
+        placement: list(&args.placement_host_address),
+        scheduler: args
+            .scheduler_host_address
+            .iter()
+            .filter(|address| !address.is_empty())
+            .cloned()
+            .collect(),
+        trust_domain: args.control_plane_trust_domain.clone(),
+        namespace: args.control_plane_namespace.clone(),
+        disseminate_timeout,
+        jwt_audiences: args.sentry_request_jwt_audiences.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_kit::flags::{Dashes, try_parse_from};
+
+    use super::*;
+
+    #[expect(clippy::unwrap_in_result, reason = "a test may fail here")]
+    fn settings(flags: &str, environment: &[(&str, &str)]) -> Result<Settings, Error> {
+        let flags = std::iter::once("daprd").chain(flags.split_whitespace());
+        let args: Args = try_parse_from(Dashes::OneOrTwo, flags).expect("flags parse");
+        Settings::check(&args, &environment.iter().copied().collect())
+    }
+
+    #[test]
+    fn bad_values_are_answered_with_upstreams_texts() {
+        let check = |flags: &str, expected: &str| {
+            let error = settings(flags, &[]).expect_err(flags).to_string();
+            assert_eq!(error, expected, "{flags}");
+        };
+        check(
+            "--app-id a --dapr-http-port abc",
+            "Fatal error from runtime: error parsing dapr-http-port flag: strconv.Atoi: parsing \"abc\": invalid syntax",
+        );
+        check(
+            "--app-id a --app-port x",
+            "Fatal error from runtime: error parsing app-port: strconv.Atoi: parsing \"x\": invalid syntax",
+        );
+        check(
+            "--app-id a --mode moon",
+            "Fatal error from runtime: invalid mode: moon",
+        );
+        check(
+            "",
+            "Fatal error from runtime: parameter app-id cannot be empty",
+        );
+        check(
+            "--app-id a.b",
+            "Fatal error from runtime: parameter app-id cannot contain dots",
+        );
+        check(
+            "--app-id a --app-port 3500",
+            "Fatal error from runtime: the 'dapr-http-port' argument value 3500 conflicts with 'app-port'",
+        );
+        check(
+            "--app-id a --app-protocol smtp",
+            "Fatal error from runtime: invalid value for 'app-protocol': smtp",
+        );
+        check(
+            "--app-id a --disable-init-endpoints x",
+            "Fatal error from runtime: invalid value for 'disable-init-endpoints': x",
+        );
+        check(
+            "--app-id a --scheduler-job-streams 0",
+            "Fatal error from runtime: must define at least 1 scheduler stream, got 0",
+        );
+        check(
+            "--app-id a --actors-disseminate-timeout 0s",
+            "Failed to parse flags: invalid value for 'actors-disseminate-timeout' option: must be positive, got 0s",
+        );
+        check(
+            "--app-id a --app-health-probe-timeout 6000",
+            "Fatal error from runtime: value for 'health-probe-timeout' must be smaller than 'health-probe-interval'",
+        );
+    }
+
+    #[test]
+    fn integers_are_read_as_go_reads_them() {
+        let flags = ["daprd", "--app-max-concurrency", "x"];
+        let exit = try_parse_from::<Args, _, _>(Dashes::OneOrTwo, flags).expect_err("no number");
+        assert_eq!(
+            exit.text.lines().last().unwrap_or_default(),
+            "invalid argument \"x\" for \"--app-max-concurrency\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"
+        );
+    }
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let settings = settings("--app-id shop", &[]).expect("valid");
+        assert_eq!(
+            (settings.listen.http_port, settings.listen.grpc_port),
+            (3500, 50001)
+        );
+        assert_eq!(settings.max_body_size, Some(4 << 20));
+        assert_eq!(settings.read_buffer_size, 4 << 10);
+        assert_eq!(settings.graceful_shutdown, Some(Duration::from_secs(5)));
+        assert_eq!(settings.app.port, None);
+        assert_eq!(settings.identity_namespace(), "default");
+        assert!(!settings.mtls);
+    }
+
+    #[test]
+    fn sizes_take_quantities_and_the_deprecated_units() {
+        let check = |flags: &str, expected: Option<usize>| {
+            let flags = format!("--app-id a {flags}");
+            assert_eq!(
+                settings(&flags, &[]).expect("valid").max_body_size,
+                expected,
+                "{flags}"
+            );
+        };
+        check("--max-body-size 10Mi", Some(10 << 20));
+        check("--max-body-size 0", None);
+        check("--dapr-http-max-request-size 8", Some(8 << 20));
+        check("--dapr-http-max-request-size -1", Some(4 << 20));
+    }
+
+    #[test]
+    fn ssl_turns_protocols_secure() {
+        let check = |flags: &str, expected: Protocol| {
+            let flags = format!("--app-id a {flags}");
+            assert_eq!(
+                settings(&flags, &[]).expect("valid").app.protocol,
+                expected,
+                "{flags}"
+            );
+        };
+        check("--app-ssl", Protocol::Https);
+        check("--app-ssl --app-protocol GRPC", Protocol::Grpcs);
+        check("--app-protocol h2c", Protocol::H2c);
+    }
+}

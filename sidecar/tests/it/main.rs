@@ -1,0 +1,91 @@
+//! The real `daprd` with an empty environment: what its command line answers, and how it ends.
+
+use std::process::{Command, Output};
+
+fn daprd(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_daprd"))
+        .args(arguments)
+        .env_clear()
+        .output()
+        .expect("daprd starts")
+}
+
+/// Runs daprd, which has to end with `code` and say `expected` somewhere.
+fn check(arguments: &[&str], code: i32, expected: &str) {
+    let output = daprd(arguments);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(said.contains(expected), "{arguments:?}: {said}");
+}
+
+#[test]
+fn version_and_build_info_answer_and_exit() {
+    check(&["--version"], 0, "1.18.3\n");
+    check(&["-version"], 0, "1.18.3\n");
+    check(&["--build-info"], 0, "Git Commit: ");
+    check(&["--help"], 0, "--dapr-http-port");
+}
+
+#[test]
+fn unknown_flags_and_bad_values_exit_with_2() {
+    check(&["--frobnicate"], 2, "unknown flag: --frobnicate");
+    check(&["--app-max-concurrency", "x"], 2, "--app-max-concurrency");
+}
+
+#[test]
+fn settings_that_make_no_sense_exit_with_1_and_one_line() {
+    check(&[], 1, "parameter app-id cannot be empty");
+    check(
+        &["-app-id", "a.b"],
+        1,
+        "parameter app-id cannot contain dots",
+    );
+    check(&["-app-id", "a", "-mode", "moon"], 1, "invalid mode: moon");
+    check(
+        &["-app-id", "a", "-mode", "kubernetes"],
+        1,
+        "--mode kubernetes is not served by this build yet",
+    );
+    check(
+        &["-app-id", "a", "-log-level", "loud"],
+        1,
+        "invalid value for --log-level: loud",
+    );
+    check(
+        &["-app-id", "a", "-enable-mtls"],
+        1,
+        "trust anchors are required",
+    );
+    check(
+        &["-app-id", "a", "-config", "/nowhere.yaml"],
+        1,
+        "/nowhere.yaml",
+    );
+    check(
+        &[
+            "-app-id",
+            "a",
+            "-resources-path",
+            "/nowhere",
+            "-enable-metrics=false",
+        ],
+        1,
+        "open /nowhere: no such file or directory",
+    );
+}
+
+#[test]
+fn a_metrics_port_in_use_names_flag_and_address() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let flags = [
+        "-app-id",
+        "a",
+        "-metrics-listen-address",
+        "127.0.0.1",
+        "-metrics-port",
+        &port,
+    ];
+    check(&flags, 1, "--metrics-port");
+}
