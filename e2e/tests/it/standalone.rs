@@ -1,0 +1,19 @@
+//! Stories on loopback, without Kubernetes.
+
+mod actor_hosts;
+mod actor_stream;
+mod actors;
+mod app_channel;
+mod grpc_apps;
+mod grpc_events;
+mod grpc_proxy;
+mod grpc_server;
+mod invocation;
+mod metadata;
+mod mtls;
+mod placement;
+mod pubsub;
+mod shutdown;
+mod sockets;
+mod start;
+mod state;
