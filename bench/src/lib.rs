@@ -1,0 +1,9 @@
+//! What `make bench` runs.
+//!
+//! Each row starts real executables, measures them and prints a table and JSON; the same load can be
+//! run on executables of the same names from another folder. No product code lives here.
+
+pub mod load;
+pub mod process;
+pub mod report;
+pub mod rows;
