@@ -1,0 +1,3 @@
+//! What the other crates' tests may expect of the real API server.
+
+mod real;
