@@ -7,6 +7,8 @@ use std::num::NonZero;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 
+use tokio::runtime::Builder;
+
 use crate::log;
 use crate::shutdown::Shutdown;
 
@@ -31,7 +33,8 @@ pub fn cores() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
-/// As [`run`], with this many worker threads.
+/// As [`run`], with this many worker threads. One is the calling thread itself: with a thread of its own for the tasks,
+/// each of them would be handed over by locks that nobody else takes.
 pub fn run_on<F, T, E>(name: &'static str, workers: usize, start: F) -> ExitCode
 where
     F: FnOnce(Shutdown) -> T,
@@ -39,11 +42,7 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     log::set_default_scope(name);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name(name)
-        .enable_all()
-        .build();
+    let runtime = builder(workers).thread_name(name).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("failed to start the runtime: {error}")),
@@ -64,9 +63,44 @@ where
     }
 }
 
+fn builder(workers: usize) -> Builder {
+    if workers <= 1 {
+        return Builder::new_current_thread();
+    }
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(workers);
+    builder
+}
+
 fn fail(text: &str) -> ExitCode {
     log::fatal(text);
     ExitCode::FAILURE
+}
+
+/// Why a process that may not run as root does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// It is root.
+    #[error(
+        "current user UID(0) is root: run as another user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true"
+    )]
+    Root,
+    /// Nobody knows.
+    #[error("failed to find out the user of the process")]
+    Unknown(#[source] std::io::Error),
+}
+
+/// Fails if the process runs as root, which in Kubernetes it does not without being told so.
+///
+/// # Errors
+/// See [`RootError`].
+pub fn refuse_root() -> Result<(), RootError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let process = std::fs::metadata("/proc/self").map_err(RootError::Unknown)?;
+    if process.uid() == 0 {
+        return Err(RootError::Root);
+    }
+    Ok(())
 }
 
 /// The error and its causes, joined with `: `.
@@ -87,7 +121,7 @@ mod tests {
     use std::convert::Infallible;
     use std::process::ExitCode;
 
-    use super::{chain, run};
+    use super::{chain, run, run_on};
 
     #[derive(Debug, thiserror::Error)]
     #[error("failed to start")]
@@ -118,6 +152,17 @@ mod tests {
             }),
             ExitCode::FAILURE,
         );
+    }
+
+    #[test]
+    fn one_worker_runs_everything_on_the_calling_thread() {
+        let caller = std::thread::current().id();
+        let code = run_on("dapr.test", 1, |_| async move {
+            let task = tokio::spawn(async { std::thread::current().id() });
+            assert_eq!(task.await.expect("no panic"), caller);
+            Ok::<(), Infallible>(())
+        });
+        check_code(code, ExitCode::SUCCESS);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::future::{Future, pending};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -45,20 +44,9 @@ pub async fn run(args: Args, environment: Environment, shutdown: Shutdown) -> an
     let _log = log::init(args.log(), LogIdentity::new("dapr.placement"))?;
     let settings = args.settings(&environment)?;
     if settings.mode == Mode::Kubernetes && !settings.skip_root_check {
-        refuse_root()?;
+        dapr_kit::process::refuse_root()?;
     }
     App::bind(settings).await?.run(shutdown.token()).await
-}
-
-fn refuse_root() -> anyhow::Result<()> {
-    let process =
-        std::fs::metadata("/proc/self").context("failed to find out the user of the process")?;
-    if process.uid() == 0 {
-        bail!(
-            "current user UID(0) is root: run as another user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true"
-        );
-    }
-    Ok(())
 }
 
 /// The health targets, in the order they become ready.
