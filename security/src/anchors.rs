@@ -11,7 +11,8 @@ use crate::certificate;
 /// Where the trust bundle comes from.
 #[derive(Clone, Debug)]
 pub enum AnchorsSource {
-    /// The PEM text itself; it stays as it is for the life of the process.
+    /// The PEM text itself. It counts for the life of the process; roots that Sentry hands out beside it, while it
+    /// rotates its own, are taken in addition.
     Inline(String),
     /// A file, waited for if missing and read again whenever something in its directory changes.
     File(PathBuf),
@@ -88,6 +89,18 @@ impl TrustAnchors {
         &self.certificates
     }
 
+    /// This bundle and the roots of another that it lacks.
+    pub(crate) fn with(&self, other: &Self) -> Self {
+        let mut all = self.certificates.to_vec();
+        let new = other
+            .certificates
+            .iter()
+            .filter(|it| !self.certificates.contains(it));
+        all.extend(new.cloned());
+        // Both were read before, so there is nothing that could fail to parse.
+        Self::from_chain(all).unwrap_or_else(|_| self.clone())
+    }
+
     pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
@@ -107,6 +120,12 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
+
+    fn root() -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let root = CertificateParams::default().self_signed(&key).unwrap();
+        root.der().clone()
+    }
 
     fn check(text: &str, expected: &str) {
         assert_eq!(
@@ -134,20 +153,26 @@ mod tests {
 
     #[test]
     fn several_roots_are_kept_in_order() {
-        let root = || {
-            let key = KeyPair::generate().unwrap();
-            CertificateParams::default()
-                .self_signed(&key)
-                .unwrap()
-                .der()
-                .clone()
-        };
         let chain = vec![root(), root()];
         let anchors = TrustAnchors::from_chain(chain.clone()).unwrap();
         assert_eq!(anchors.certificates(), chain);
         let again =
             TrustAnchors::from_pem(format!("# roots\n{}", anchors.pem()).as_bytes()).unwrap();
         assert_eq!(again, anchors);
+    }
+
+    #[test]
+    fn what_is_learned_comes_in_addition() {
+        let (first, second) = (root(), root());
+        let own = TrustAnchors::from_chain(vec![first.clone()]).unwrap();
+        let learned = TrustAnchors::from_chain(vec![first.clone(), second.clone()]).unwrap();
+        assert_eq!(own.with(&own), own);
+        assert_eq!(
+            own.with(&learned).certificates(),
+            [first.clone(), second.clone()]
+        );
+        let retired = TrustAnchors::from_chain(vec![second.clone()]).unwrap();
+        assert_eq!(own.with(&retired).certificates(), [first, second]);
     }
 
     proptest! {

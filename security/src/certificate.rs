@@ -44,6 +44,8 @@ pub struct Leaf {
     pub not_before: SystemTime,
     /// End of validity.
     pub not_after: SystemTime,
+    /// Serial number in lower-case hexadecimal without leading zero bytes.
+    pub serial: String,
 }
 
 /// Reads the certificates of a PEM text, in order; at least one, and no block of another type.
@@ -118,6 +120,12 @@ pub fn leaf(der: &[u8]) -> Result<Leaf, Error> {
         spiffe_id: SpiffeId::new(uri)?,
         not_before: moment(validity.not_before.timestamp()),
         not_after: moment(validity.not_after.timestamp()),
+        serial: certificate
+            .raw_serial()
+            .iter()
+            .skip_while(|byte| **byte == 0)
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
     })
 }
 

@@ -23,6 +23,9 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// The trust bundle and, if it is a file, the watch on it.
 pub(crate) struct Bundle {
+    /// What the process was given.
+    own: TrustAnchors,
+    /// What counts.
     anchors: TrustAnchors,
     file: Option<(PathBuf, Changes)>,
 }
@@ -30,10 +33,9 @@ pub(crate) struct Bundle {
 impl Bundle {
     pub(crate) async fn open(source: &AnchorsSource) -> Result<Self, Error> {
         match source {
-            AnchorsSource::Inline(text) => Ok(Self {
-                anchors: TrustAnchors::from_pem(text.as_bytes())?,
-                file: None,
-            }),
+            AnchorsSource::Inline(text) => {
+                Ok(Self::new(TrustAnchors::from_pem(text.as_bytes())?, None))
+            }
             AnchorsSource::File(path) => Self::open_file(path).await,
         }
     }
@@ -49,10 +51,7 @@ impl Bundle {
             match tokio::fs::read(path).await {
                 Ok(text) => {
                     let anchors = TrustAnchors::from_pem(&text)?;
-                    return Ok(Self {
-                        anchors,
-                        file: Some((path.to_owned(), changes)),
-                    });
+                    return Ok(Self::new(anchors, Some((path.to_owned(), changes))));
                 }
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "Trust anchors file cannot be read, waiting");
@@ -62,8 +61,23 @@ impl Bundle {
         }
     }
 
+    fn new(own: TrustAnchors, file: Option<(PathBuf, Changes)>) -> Self {
+        Self {
+            anchors: own.clone(),
+            own,
+            file,
+        }
+    }
+
     pub(crate) fn anchors(&self) -> &TrustAnchors {
         &self.anchors
+    }
+
+    /// Takes the roots Sentry handed out in addition to those that never change; a file has the last word itself.
+    fn learn(&mut self, handed_out: Option<&TrustAnchors>) {
+        if let (None, Some(handed_out)) = (&self.file, handed_out) {
+            self.anchors = self.own.with(handed_out);
+        }
     }
 
     /// Waits until the bundle differs. Cancel safe: what was not taken over is read again at the next event.
@@ -76,6 +90,7 @@ impl Bundle {
             // Blocking: a bundle has a few kilobytes, and an await here would lose the event if cancelled.
             match read(path) {
                 Ok(anchors) if anchors != self.anchors => {
+                    self.own = anchors.clone();
                     self.anchors = anchors.clone();
                     return anchors;
                 }
@@ -105,14 +120,18 @@ fn read(path: &Path) -> Result<TrustAnchors, io::Error> {
 /// Asks for the first identity until there is one or the answer is no.
 pub(crate) async fn first(client: &Client, bundle: &mut Bundle) -> Result<Svid, Error> {
     loop {
-        match client.fetch(&bundle.anchors).await {
+        match client.fetch(&bundle.anchors, None).await {
             Err(Error::Unreachable(status)) => {
                 tracing::warn!(
                     error = status.message(),
                     "Sentry cannot be reached, waiting"
                 );
             }
-            result => return result,
+            Ok(fetched) => {
+                bundle.learn(fetched.anchors.as_ref());
+                return Ok(fetched.svid);
+            }
+            Err(error) => return Err(error),
         }
         tokio::select! {
             () = sleep(WAIT) => {}
@@ -130,8 +149,11 @@ pub(crate) async fn run(publisher: Publisher, client: Client, mut bundle: Bundle
                 is_renewal = false;
                 current.svid.clone()
             }
-            () = current.svid.renewal_due() => match client.fetch(&bundle.anchors).await {
-                Ok(svid) => svid,
+            () = current.svid.renewal_due() => match client.fetch(&bundle.anchors, Some(&current.svid)).await {
+                Ok(fetched) => {
+                    bundle.learn(fetched.anchors.as_ref());
+                    fetched.svid
+                }
                 Err(error) => {
                     publisher.renewed(Err(&error));
                     tracing::error!(%error, "Failed to renew the identity, keeping the old one");

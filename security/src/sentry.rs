@@ -6,8 +6,9 @@ use dapr_proto::dapr::proto::sentry::v1::ca_client::CaClient;
 use dapr_proto::dapr::proto::sentry::v1::sign_certificate_request::TokenValidator;
 use dapr_proto::dapr::proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
 use tokio::time::{sleep, timeout};
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use crate::anchors::TrustAnchors;
 use crate::connector::{Connector, Expect};
@@ -22,6 +23,17 @@ use crate::token;
 const TRY: Duration = Duration::from_secs(3);
 const RETRIES: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Names the certificate that is being renewed, so that Sentry knows who still uses one of an old root. Others ignore
+/// it.
+const RENEWS: &str = "dapr-renews";
+
+/// What Sentry handed out.
+pub(crate) struct Fetched {
+    pub(crate) svid: Svid,
+    /// The bundle that came with it.
+    pub(crate) anchors: Option<TrustAnchors>,
+}
 
 pub(crate) struct Client {
     options: Options,
@@ -44,8 +56,13 @@ impl Client {
         })
     }
 
-    /// Asks for a certificate for a new key: up to six tries of three seconds.
-    pub(crate) async fn fetch(&self, anchors: &TrustAnchors) -> Result<Svid, Error> {
+    /// Asks for a certificate for a new key, in place of the current one if there is one: up to six tries of three
+    /// seconds.
+    pub(crate) async fn fetch(
+        &self,
+        anchors: &TrustAnchors,
+        current: Option<&Svid>,
+    ) -> Result<Fetched, Error> {
         let key = generate_key(self.options.key)?;
         let request = self.request(signing_request(&key)?).await?;
         let connector = Connector::anonymous(
@@ -53,22 +70,27 @@ impl Client {
             Expect::Id(self.server.clone()),
         );
         let mut client = CaClient::new(self.endpoint.connect_with_connector_lazy(connector));
-        let response = sign(&mut client, &request).await?;
+        let renews = current.and_then(|svid| svid.serial().parse().ok());
+        let response = sign(&mut client, &request, renews).await?;
         if response.valid_until.is_none() {
             return Err(Error::Answer("valid_until is missing"));
         }
         let svid = Svid::from_pem(&response.workload_certificate, &key)?;
         let trust_domain = svid.spiffe_id().trust_domain_name().to_owned();
-        Ok(
-            match token::check(
-                response.jwt.as_deref(),
-                &response.per_audience_jwts,
-                &trust_domain,
-            )? {
+        let validity = token::check(
+            response.jwt.as_deref(),
+            &response.per_audience_jwts,
+            &trust_domain,
+        )?;
+        // An answer without a usable bundle is fine: the process has one of its own.
+        let anchors = TrustAnchors::from_pem(&response.trust_chain_certificates.concat()).ok();
+        Ok(Fetched {
+            svid: match validity {
                 Some((not_before, not_after)) => svid.with_token_validity(not_before, not_after),
                 None => svid,
             },
-        )
+            anchors,
+        })
     }
 
     async fn request(&self, signing_request: String) -> Result<SignCertificateRequest, Error> {
@@ -114,11 +136,16 @@ async fn read_token(path: &std::path::Path) -> Result<String, Error> {
 
 async fn sign(
     client: &mut CaClient<Channel>,
-    request: &SignCertificateRequest,
+    message: &SignCertificateRequest,
+    renews: Option<AsciiMetadataValue>,
 ) -> Result<SignCertificateResponse, Error> {
     let mut attempt = 0;
     loop {
-        let status = match timeout(TRY, client.sign_certificate(request.clone())).await {
+        let mut request = Request::new(message.clone());
+        if let Some(serial) = &renews {
+            request.metadata_mut().insert(RENEWS, serial.clone());
+        }
+        let status = match timeout(TRY, client.sign_certificate(request)).await {
             Ok(Ok(response)) => return Ok(response.into_inner()),
             Ok(Err(status)) => status,
             Err(_) => Status::deadline_exceeded("no answer within 3 s"),

@@ -68,6 +68,12 @@ impl Svid {
         &self.leaf.spiffe_id
     }
 
+    /// Serial number of the certificate in lower-case hexadecimal without leading zeros.
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        &self.leaf.serial
+    }
+
     /// End of the certificate's validity.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
