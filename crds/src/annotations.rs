@@ -168,6 +168,9 @@ annotations! {
     ENABLE_NATIVE_SIDECAR = "dapr.io/enable-native-sidecar": Bool,
 }
 
+/// On pods of the control plane: which service it is.
+pub const CONTROL_PLANE: &str = "dapr.io/control-plane";
+
 /// Label of pods that got a sidecar.
 pub const LABEL_SIDECAR_INJECTED: &str = "dapr.io/sidecar-injected";
 /// Label with the app's id on pods with a sidecar.

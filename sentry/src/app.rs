@@ -1,7 +1,7 @@
 //! The wiring: files, authority, servers, and the tasks that keep them fresh.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -13,6 +13,8 @@ use dapr_proto::dapr::proto::sentry::v1::ca_server::CaServer;
 use dapr_security::identity::spiffe_id;
 use dapr_security::watch::Changes;
 use dapr_security::{Acceptor, SENTRY_APP_ID, Security, ServerOptions, serve};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::service::Routes;
@@ -21,14 +23,21 @@ use crate::args::{Oidc, Settings};
 use crate::jwt::Signer;
 use crate::metrics::Metrics;
 use crate::oidc;
+use crate::rotation::ledger::Ledger;
 use crate::server::{Policy, Service};
+use crate::storage::Storage;
 use crate::validator::Validators;
 use crate::validator::jwks::{self, Origin};
+use crate::validator::kubernetes::ControlPlane;
 
+mod cluster;
 mod keeper;
 mod open;
+mod workloads;
 
-use keeper::Keeper;
+use keeper::{Keeper, Triggers};
+use open::Place;
+use workloads::Workloads;
 
 /// How long to wait after an event, for files are replaced one after the other.
 pub(crate) const BATCH: Duration = Duration::from_secs(2);
@@ -42,7 +51,10 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
     let Settings {
         trust_domain,
         namespace,
-        files,
+        directory,
+        cluster,
+        root_validity,
+        rotate_before,
         jwt,
         oidc,
         mtls,
@@ -57,16 +69,33 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         .context("identity of sentry cannot be formed")?;
 
     // The watch comes before the first look, so that no change is lost between.
-    let changes = Changes::of_files(files.paths().into_iter().chain(jwt.paths()))?;
+    let files = Changes::of_files(directory.watched())?;
     let source = open::jwks_source(mtls.jwks.as_ref())?;
     let key_changes = watch_keys(source.as_ref())?;
-    let validators = Validators {
-        jwks: open::jwks(source, &id).await?,
+    let jwks = open::jwks(source, &id).await?;
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let control_plane = ControlPlane {
+        trust_domain: trust_domain.clone(),
+        namespace: namespace.clone(),
     };
-    let authority = open::authority(&files, &trust_domain, &id, mtls.clock_skew, &counters).await?;
-    let authority = Arc::new(ArcSwap::from_pointee(authority));
-    let signer = open::signer(&jwt)
-        .await?
+    let cluster = cluster.map(|client| cluster::Parts::new(client, control_plane, &id));
+    let place = Place {
+        storage: match &cluster {
+            Some(cluster) => Storage::Cluster(Box::new(cluster.storage(&directory))),
+            None => Storage::Directory(directory),
+        },
+        jwt,
+        trust_domain: trust_domain.clone(),
+        id,
+        clock_skew: mtls.clock_skew,
+        root_validity,
+        metrics: counters.clone(),
+    };
+    let opened = place.open().await?;
+    counters.show_expiry(opened.authority.not_after());
+    let authority = Arc::new(ArcSwap::from_pointee(opened.authority));
+    let signer = opened
+        .signer
         .map(|signer| Arc::new(ArcSwap::from_pointee(signer)));
 
     let grpc_listener = bind(&grpc).await?;
@@ -75,25 +104,46 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
     let metrics_listener = metrics_args.bind_to("").await?;
     let health = Health::new();
     let targets = targets(&health, metrics_listener.is_some());
+    let validator_target = cluster
+        .is_some()
+        .then(|| health.target("sentry-kubernetes-validator"));
     let oidc = match (oidc, &signer) {
         (Some(oidc), Some(signer)) => Some(bind_oidc(oidc, Arc::clone(signer), &health).await?),
         _ => None,
     };
 
+    let cluster_domain = match &cluster {
+        Some(_) => cluster::domain().await,
+        None => None,
+    };
     let policy = Policy {
-        trust_domain,
+        cluster_domain: cluster_domain.unwrap_or_else(|| trust_domain.to_string()),
         namespace,
         workload_ttl: mtls.workload_ttl,
         clock_skew: mtls.clock_skew,
     };
+    let workloads = match &cluster {
+        Some(cluster) => Workloads::Pods {
+            pods: cluster.pods(),
+            has_others: jwks.is_some(),
+        },
+        None if opened.is_new => Workloads::Processes {
+            known_from: SystemTime::UNIX_EPOCH,
+        },
+        None => Workloads::Processes {
+            known_from: SystemTime::now() + mtls.workload_ttl,
+        },
+    };
     let keeper = Keeper {
-        files,
-        jwt,
-        id,
+        place,
         authority: Arc::clone(&authority),
         signer: signer.clone(),
         policy: policy.clone(),
-        metrics: counters.clone(),
+        ledger: Arc::clone(&ledger),
+        workloads,
+        rotate_before,
+        kept: opened.kept,
+        record: opened.record,
     };
     let (svid, anchors) = keeper
         .serving_certificate()
@@ -102,9 +152,13 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
     let service = Service {
         authority,
         signer,
-        validators: validators.clone(),
+        validators: Validators {
+            kubernetes: cluster.as_ref().map(cluster::Parts::validator),
+            jwks: jwks.clone(),
+        },
         policy,
         metrics: counters,
+        ledger: Arc::clone(&ledger),
     };
     let routes = Routes::new(CaServer::new(service)).into_axum_router();
 
@@ -131,8 +185,18 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         servers.spawn(oidc.run(token.clone()));
     }
     let mut keepers = JoinSet::new();
-    keepers.spawn(keeper.run(changes, svid, publisher));
-    if let Some(validator) = validators.jwks {
+    // One slot: what matters is that something changed, not how often.
+    let (changed, published) = mpsc::channel(1);
+    let triggers = Triggers { files, published };
+    keepers.spawn(keeper.run(triggers, svid, publisher));
+    match (cluster, validator_target) {
+        (Some(cluster), Some(target)) => cluster.spawn(&mut keepers, ledger, changed, target),
+        // The channel stays open, and silent.
+        (Some(_), None) | (None, _) => {
+            keepers.spawn(async move { changed.closed().await });
+        }
+    }
+    if let Some(validator) = jwks {
         let target = health.target("sentry-jwks-validator");
         keepers.spawn(keep_keys(validator, key_changes, target));
     }

@@ -1,17 +1,28 @@
 //! The command line, and the settings it makes.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use dapr_kit::bind::Endpoint;
+use dapr_kit::duration::GoDuration;
 use dapr_kit::flags::{Environment, int};
 use dapr_kit::log::{self, LogArgs, LogIdentity};
 use dapr_kit::metrics::MetricsArgs;
+use dapr_kit::process::refuse_root;
 use dapr_kit::shutdown::Shutdown;
+use dapr_kubernetes::Place;
 use dapr_security::TrustDomain;
+use kube::Client;
 
 use crate::oidc::server::TlsFiles;
+use crate::storage::Directory;
 use crate::{app, config, jwt, oidc};
+
+mod rotate;
+
+pub use rotate::RotateArgs;
 
 /// The flags of `sentry`.
 #[derive(Clone, Debug, clap::Parser)]
@@ -70,7 +81,7 @@ pub struct Args {
     jwt_key_id: String,
     /// Lifetime of JWTs.
     #[arg(long, default_value = "24h")]
-    jwt_ttl: dapr_kit::duration::GoDuration,
+    jwt_ttl: GoDuration,
     /// Serve OIDC discovery.
     #[arg(long)]
     oidc_enabled: bool,
@@ -98,29 +109,25 @@ pub struct Args {
     /// Hosts the OIDC server answers for.
     #[arg(long, value_delimiter = ',')]
     oidc_allowed_hosts: Vec<String>,
-    /// Path of the kubeconfig file.
+    /// Path of the kubeconfig file; the default is that of the pod, or below the home directory.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
+    /// How long root and issuer certificates that Sentry makes are valid.
+    #[arg(long, default_value = "8760h")]
+    root_validity: GoDuration,
+    /// How long before its end a root that Sentry made is replaced by itself; 0 means never.
+    #[arg(long, default_value = "720h")]
+    rotate_before: GoDuration,
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
     metrics: MetricsArgs,
 }
 
-/// Paths of the three files that are the certificate authority.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct IssuerFiles {
-    pub(crate) root: PathBuf,
-    pub(crate) chain: PathBuf,
-    pub(crate) key: PathBuf,
-}
-
-/// JWTs: the two files and how tokens are made.
+/// JWTs: whether they are issued, and how they are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Jwt {
     pub(crate) enabled: bool,
-    pub(crate) key: PathBuf,
-    pub(crate) keys: PathBuf,
     pub(crate) config: jwt::Config,
 }
 
@@ -133,17 +140,31 @@ pub(crate) struct Oidc {
 }
 
 /// The command line, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) namespace: String,
-    pub(crate) files: IssuerFiles,
+    /// The files of the material. In Kubernetes only their names matter, and that they change.
+    pub(crate) directory: Directory,
+    /// The API server, in Kubernetes mode.
+    pub(crate) cluster: Option<Client>,
+    pub(crate) root_validity: Duration,
+    pub(crate) rotate_before: Duration,
     pub(crate) jwt: Jwt,
     pub(crate) oidc: Option<Oidc>,
     pub(crate) mtls: config::Mtls,
     pub(crate) grpc: Endpoint,
     pub(crate) healthz: Endpoint,
     pub(crate) metrics: MetricsArgs,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("trust_domain", &self.trust_domain)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Args {
@@ -153,7 +174,11 @@ impl Args {
     /// Everything that keeps it from starting or going on.
     pub async fn run(self, environment: Environment, shutdown: Shutdown) -> anyhow::Result<()> {
         let _log = log::init(&self.log, LogIdentity::new("dapr.sentry"))?;
-        let settings = self.settings(&environment).await?;
+        let token = shutdown.token();
+        let settings = tokio::select! {
+            settings = self.settings(&environment) => settings?,
+            () = token.cancelled() => return Ok(()),
+        };
         app::run(settings, shutdown).await
     }
 
@@ -187,28 +212,48 @@ impl Args {
             oidc_jwks_uri,
             oidc_path_prefix,
             oidc_allowed_hosts,
-            kubeconfig: _,
+            kubeconfig,
+            root_validity,
+            rotate_before,
             log: _,
             metrics,
         } = self;
-        match mode.as_str() {
-            "standalone" => {}
-            "kubernetes" => bail!(
-                "--mode=kubernetes is not available in this build, which serves standalone mode only: use --mode=standalone"
-            ),
-            other => bail!("invalid --mode {other:?}: use kubernetes or standalone"),
-        }
+        let mode = Mode::read(&mode)?;
+        let namespace = environment.non_empty("NAMESPACE");
+        let root_validity = positive("--root-validity", root_validity)?;
+        ensure!(
+            rotate_before.0 < root_validity,
+            "--rotate-before must be shorter than --root-validity"
+        );
         ensure!(
             jwt_enabled || jwt_issuer.is_empty(),
             "--jwt-issuer requires --jwt-enabled"
         );
-        let mtls = config::Mtls::read(&config)
-            .await
-            .with_context(|| format!("failed to load configuration {}", config.display()))?;
+        let (mtls, cluster) = match mode {
+            Mode::Standalone => (config::Mtls::read(&config).await, None),
+            Mode::Kubernetes => {
+                let namespace = self::namespace(environment)?;
+                if !environment.truthy("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK") {
+                    refuse_root()?;
+                }
+                let client = client(kubeconfig, environment).await?;
+                let name = config.display().to_string();
+                let mtls = config::Mtls::fetch(&client, namespace, &name).await;
+                (mtls, Some(client))
+            }
+        };
+        let mtls =
+            mtls.with_context(|| format!("failed to load configuration {}", config.display()))?;
+        let paths = [
+            issuer_credentials.join(issuer_ca_filename),
+            issuer_credentials.join(issuer_certificate_filename),
+            issuer_credentials.join(issuer_key_filename),
+            absolute_or(&jwt_key_filename, issuer_credentials.join("jwt.key")),
+            absolute_or(&jwks_filename, issuer_credentials.join("jwks.json")),
+        ];
+        let [root, chain, key, jwt_key, jwt_keys] = &paths;
         let jwt = Jwt {
             enabled: jwt_enabled,
-            key: absolute_or(&jwt_key_filename, issuer_credentials.join("jwt.key")),
-            keys: absolute_or(&jwks_filename, issuer_credentials.join("jwks.json")),
             config: jwt::Config {
                 algorithm: jwt::algorithm(&jwt_signing_algorithm).map_err(anyhow::Error::msg)?,
                 key_id: non_empty(jwt_key_id),
@@ -245,15 +290,11 @@ impl Args {
         Ok(Settings {
             trust_domain: crate::validator::trust_domain(&trust_domain)
                 .with_context(|| format!("invalid --trust-domain {trust_domain:?}"))?,
-            namespace: environment
-                .non_empty("NAMESPACE")
-                .unwrap_or("default")
-                .to_owned(),
-            files: IssuerFiles {
-                root: issuer_credentials.join(issuer_ca_filename),
-                chain: issuer_credentials.join(issuer_certificate_filename),
-                key: issuer_credentials.join(issuer_key_filename),
-            },
+            namespace: namespace.unwrap_or("default").to_owned(),
+            directory: Directory::new(&issuer_credentials, [root, chain, key, jwt_key, jwt_keys]),
+            cluster,
+            root_validity,
+            rotate_before: rotate_before.0,
             jwt,
             oidc,
             mtls,
@@ -288,21 +329,50 @@ fn tls_files(certificate: PathBuf, key: PathBuf) -> anyhow::Result<Option<TlsFil
     }
 }
 
-impl IssuerFiles {
-    pub(crate) fn paths(&self) -> [&Path; 3] {
-        [&self.root, &self.chain, &self.key]
+/// Where Sentry runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Standalone,
+    Kubernetes,
+}
+
+impl Mode {
+    fn read(text: &str) -> anyhow::Result<Self> {
+        match text {
+            "standalone" => Ok(Self::Standalone),
+            "kubernetes" => Ok(Self::Kubernetes),
+            other => bail!("invalid --mode {other:?}: use kubernetes or standalone"),
+        }
     }
 }
 
-impl Jwt {
-    pub(crate) fn paths(&self) -> [&Path; 2] {
-        [&self.keys, &self.key]
-    }
+/// In Kubernetes it has to be said.
+fn namespace(environment: &Environment) -> anyhow::Result<&str> {
+    environment
+        .non_empty("NAMESPACE")
+        .context("NAMESPACE is not set: it names the namespace of the control plane")
+}
+
+async fn client(kubeconfig: Option<PathBuf>, environment: &Environment) -> anyhow::Result<Client> {
+    let place = Place::choose(
+        kubeconfig.as_deref(),
+        environment.non_empty("KUBERNETES_SERVICE_HOST"),
+        environment.non_empty("KUBERNETES_SERVICE_PORT"),
+        environment.non_empty("HOME").map(Path::new),
+    )?;
+    Ok(dapr_kubernetes::client(&place).await?)
+}
+
+fn positive(flag: &str, GoDuration(duration): GoDuration) -> anyhow::Result<Duration> {
+    ensure!(!duration.is_zero(), "{flag} must be longer than 0");
+    Ok(duration)
 }
 
 #[cfg(test)]
 mod tests {
     use dapr_kit::flags::{Dashes, try_parse_from};
+
+    use crate::storage::Item;
 
     use super::*;
 
@@ -326,8 +396,15 @@ mod tests {
         assert_eq!(settings.grpc.port, 50001);
         assert_eq!(settings.healthz.port, 8080);
         let folder = Path::new("/var/run/secrets/dapr.io/credentials");
-        let expected = ["ca.crt", "issuer.crt", "issuer.key"].map(|name| folder.join(name));
-        assert_eq!(settings.files.paths().map(Path::to_owned), expected);
+        for (item, name) in [
+            (Item::Root, "ca.crt"),
+            (Item::Chain, "issuer.crt"),
+            (Item::Key, "issuer.key"),
+            (Item::JwtKey, "jwt.key"),
+            (Item::JwtKeys, "jwks.json"),
+        ] {
+            assert_eq!(settings.directory.path(item), folder.join(name));
+        }
     }
 
     #[test]
@@ -346,7 +423,10 @@ mod tests {
         let settings = settings(&["-issuer-ca-filename", "/etc/root.pem"])
             .await
             .unwrap();
-        assert_eq!(settings.files.root, Path::new("/etc/root.pem"));
+        assert_eq!(
+            settings.directory.path(Item::Root),
+            Path::new("/etc/root.pem")
+        );
     }
 
     #[tokio::test]
@@ -355,12 +435,12 @@ mod tests {
             "--jwt-key-filename=other.key",
             "--jwks-filename=/etc/keys.json",
         ];
-        let jwt = settings(&flags).await.unwrap().jwt;
+        let directory = settings(&flags).await.unwrap().directory;
         assert_eq!(
-            jwt.key,
+            directory.path(Item::JwtKey),
             Path::new("/var/run/secrets/dapr.io/credentials/jwt.key")
         );
-        assert_eq!(jwt.keys, Path::new("/etc/keys.json"));
+        assert_eq!(directory.path(Item::JwtKeys), Path::new("/etc/keys.json"));
     }
 
     #[tokio::test]
@@ -399,7 +479,13 @@ mod tests {
             let error = settings(flags).await.unwrap_err();
             assert!(error.contains(expected), "{flags:?}: {error}");
         };
-        check(&["--mode=kubernetes"], "--mode=kubernetes is not available").await;
+        check(&["--mode=kubernetes"], "NAMESPACE is not set").await;
+        check(&["--root-validity=0s"], "--root-validity must be longer").await;
+        check(
+            &["--root-validity=1h", "--rotate-before=1h"],
+            "--rotate-before must be shorter than --root-validity",
+        )
+        .await;
         check(&["--mode=other"], "invalid --mode \"other\"").await;
         check(&["--jwt-signing-algorithm=HS256"], "is not supported").await;
         check(

@@ -1,6 +1,6 @@
 //! The certificate authority itself: how it is made, and what an existing one must look like.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dapr_security::certificate::{self, chain_from_pem, chain_to_pem, moment};
 use dapr_security::{SpiffeId, TrustAnchors, TrustDomain};
@@ -13,10 +13,11 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::prelude::X509Certificate;
 
+use crate::certificate::{Template, with_issuer_name};
 use crate::signature;
 
-/// How long generated certificates of the authority are valid.
-const LIFETIME: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+/// Most certificates that follow a workload's: verifiers give up on longer chains.
+const LONGEST_CHAIN: usize = 5;
 
 const KEY_BLOCKS: [&str; 3] = ["EC PRIVATE KEY", "RSA PRIVATE KEY", "PRIVATE KEY"];
 
@@ -35,7 +36,7 @@ pub(crate) enum Error {
     Broken(usize),
     #[error("issuer certificate is no certificate authority")]
     NotAuthority,
-    #[error("issuer certificate is outside of its validity period")]
+    #[error("issuer certificate or its root is outside of its validity period")]
     NotValidNow,
     #[error("issuer certificate is not signed by a root certificate")]
     Unrooted,
@@ -47,6 +48,10 @@ pub(crate) enum Error {
     KeyMismatch,
     #[error("certificate authority cannot be made")]
     Make(#[from] rcgen::Error),
+    #[error("form of the issuer's certificates cannot be made")]
+    Template(#[from] crate::certificate::Error),
+    #[error("new root cannot be signed by the current issuer")]
+    Cross,
 }
 
 /// The contents of the three files.
@@ -63,13 +68,20 @@ pub(crate) struct Authority {
     anchors: TrustAnchors,
     chain: Vec<CertificateDer<'static>>,
     issuer: Issuer<'static, KeyPair>,
-    has_key_id: bool,
+    template: Template,
     subject: Vec<u8>,
     not_after: SystemTime,
+    crossing: bool,
+    has_key_id: bool,
+    generated_for: Option<[String; 2]>,
+    signing_roots: Vec<String>,
 }
 
 impl Authority {
     /// Parses and validates the files. Text around PEM blocks is dropped, as is a root at the end of the chain.
+    ///
+    /// What follows in the chain after the certificate that a root has signed leads verifiers to an older root, see
+    /// [`succeed`]; it is dropped as soon as a certificate of it has run out.
     pub(crate) fn from_files(files: &Files, now: SystemTime) -> Result<Self, Error> {
         let roots = chain_from_pem(&files.root).map_err(Error::Roots)?;
         let parsed_roots = parse_all(&roots).map_err(Error::Roots)?;
@@ -94,7 +106,7 @@ impl Authority {
             return Err(Error::Chain(certificate::Error::Empty));
         };
         check_authority(first)?;
-        check_rooted(&parsed, &parsed_roots, now)?;
+        let valid = rooted(&parsed, &parsed_roots, now)?;
         let key = private_key(&files.key)?;
         if key.der_bytes() != first.public_key().subject_public_key.data.as_ref() {
             return Err(Error::KeyMismatch);
@@ -107,11 +119,28 @@ impl Authority {
         });
         let subject = first.subject().as_raw().to_vec();
         let not_after = moment(first.validity().not_after.timestamp());
+        let crossing = may_cross(first);
+        let signers = || {
+            parsed_roots
+                .iter()
+                .zip(&roots)
+                .filter(|(root, _)| parsed.iter().any(|it| is_signed_by(it, root)))
+        };
+        let generated_for = signers()
+            .next()
+            .map(|(root, _)| [root.subject().to_string(), first.subject().to_string()]);
+        let signing_roots = signers().map(|(_, der)| fingerprint(der)).collect();
         let issuer = Issuer::from_ca_cert_der(&chain[0], key)?;
+        chain.truncate(valid.min(LONGEST_CHAIN));
+        let template = Template::new(&issuer, &subject, has_key_id, &chain)?;
         Ok(Self {
+            crossing,
+            has_key_id,
+            generated_for,
+            signing_roots,
             anchors: TrustAnchors::from_chain(roots)?,
             issuer,
-            has_key_id,
+            template,
             subject,
             not_after,
             chain,
@@ -131,9 +160,9 @@ impl Authority {
         &self.issuer
     }
 
-    /// Whether the issuer certificate has a key id that issued certificates can point to.
-    pub(crate) fn has_key_id(&self) -> bool {
-        self.has_key_id
+    /// What all certificates of this issuer have in common.
+    pub(crate) fn template(&self) -> &Template {
+        &self.template
     }
 
     /// The issuer's name as it stands in its certificate, byte for byte.
@@ -143,6 +172,38 @@ impl Authority {
 
     pub(crate) fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// Whether Sentry made this authority by itself, here or in the original: only such a one it may replace unasked.
+    pub(crate) fn is_generated(&self, trust_domain: &TrustDomain, sentry: &SpiffeId) -> bool {
+        self.generated_for.as_ref().is_some_and(|[root, issuer]| {
+            *root == format!("O={trust_domain}") && *issuer == format!("O={sentry}")
+        })
+    }
+
+    /// Fingerprints of the roots that lead to this issuer.
+    pub(crate) fn signing_roots(&self) -> &[String] {
+        &self.signing_roots
+    }
+
+    /// The SHA-256 of the issuer certificate in hexadecimal.
+    pub(crate) fn issuer_fingerprint(&self) -> String {
+        self.chain
+            .first()
+            .map(|it| fingerprint(it))
+            .unwrap_or_default()
+    }
+
+    /// Tells authorities apart: another bundle or another issuer is another value.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        hash.update(self.anchors.pem().as_bytes());
+        hash.update(self.chain.first().map_or(&[][..], |issuer| issuer.as_ref()));
+        let hash = hash.finish();
+        hash.as_ref()
+            .iter()
+            .take(8)
+            .fold(0, |value, byte| value << 8 | u64::from(*byte))
     }
 }
 
@@ -185,27 +246,40 @@ fn check_authority(issuer: &X509Certificate<'_>) -> Result<(), Error> {
     }
 }
 
-fn check_rooted(
+/// How many certificates of the chain are to be sent: up to the last valid one. The first ones of them must lead to a
+/// root that is valid too.
+fn rooted(
     chain: &[X509Certificate<'_>],
     roots: &[X509Certificate<'_>],
     now: SystemTime,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let is_valid = |it: &X509Certificate<'_>| {
         moment(it.validity().not_before.timestamp()) <= now
             && now <= moment(it.validity().not_after.timestamp())
     };
-    if !chain.iter().all(is_valid) {
-        return Err(Error::NotValidNow);
-    }
-    let last = chain.last().ok_or(Error::Unrooted)?;
-    if roots
-        .iter()
-        .any(|root| is_signed_by(last, root) && is_valid(root))
-    {
-        Ok(())
+    let valid = chain.iter().take_while(|it| is_valid(it)).count();
+    let has_root = |it: &X509Certificate<'_>, dated: bool| {
+        roots
+            .iter()
+            .any(|root| is_signed_by(it, root) && (is_valid(root) || !dated))
+    };
+    if chain[..valid].iter().any(|it| has_root(it, true)) {
+        Ok(valid)
+    } else if chain.iter().any(|it| has_root(it, false)) {
+        Err(Error::NotValidNow)
     } else {
         Err(Error::Unrooted)
     }
+}
+
+/// Whether the issuer may sign for another root with an issuer below it: two more authorities.
+fn may_cross(issuer: &X509Certificate<'_>) -> bool {
+    let limit = issuer
+        .basic_constraints()
+        .ok()
+        .flatten()
+        .and_then(|it| it.value.path_len_constraint);
+    limit.is_none_or(|limit| limit >= 2)
 }
 
 fn private_key(text: &[u8]) -> Result<KeyPair, Error> {
@@ -218,42 +292,131 @@ fn private_key(text: &[u8]) -> Result<KeyPair, Error> {
     KeyPair::try_from(block.contents()).map_err(Error::Key)
 }
 
+/// What a new authority is made for.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) trust_domain: &'a TrustDomain,
+    pub(crate) sentry: &'a SpiffeId,
+    pub(crate) clock_skew: Duration,
+    /// How long root and issuer are valid.
+    pub(crate) validity: Duration,
+    pub(crate) now: SystemTime,
+}
+
+/// A new root with its issuer, and the keys of both while they are needed.
+struct Made {
+    root: rcgen::Certificate,
+    root_key: KeyPair,
+    root_params: CertificateParams,
+    issuer: rcgen::Certificate,
+    key: KeyPair,
+}
+
 /// Makes a new authority: a root whose key is thrown away at once, and an issuer signed by it.
-pub(crate) fn generate(
-    trust_domain: &TrustDomain,
-    sentry: &SpiffeId,
-    clock_skew: std::time::Duration,
-    now: SystemTime,
-) -> Result<Files, Error> {
+pub(crate) fn generate(plan: &Plan<'_>) -> Result<Files, Error> {
+    let Made {
+        root, issuer, key, ..
+    } = make(plan, Pointer::Absent)?;
+    Ok(files(&[root.der().clone()], &[issuer.der().clone()], &key))
+}
+
+/// Makes the authority that follows the current one. Its root is also signed by the current issuer, and that
+/// certificate goes with the chain: who knows the old root only, a sidecar that got it with its start for instance,
+/// trusts the new issuer all the same for as long as the old one is valid. The bundle has the old roots and the new.
+pub(crate) fn succeed(current: &Authority, plan: &Plan<'_>) -> Result<Files, Error> {
+    let Made {
+        root,
+        root_key,
+        mut root_params,
+        issuer,
+        key,
+    } = make(plan, Pointer::Present)?;
+    let mut roots = current.anchors.certificates().to_vec();
+    roots.push(root.der().clone());
+    let mut chain = vec![issuer.der().clone()];
+    if current.crossing {
+        root_params.serial_number = Some(serial());
+        root_params.use_authority_key_identifier_extension = current.has_key_id;
+        root_params.not_after = root_params
+            .not_after
+            .min(OffsetDateTime::from(current.not_after));
+        let cross = root_params.signed_by(&root_key, &current.issuer)?;
+        chain.push(with_issuer_name(cross.der(), current).map_err(|_| Error::Cross)?);
+        chain.extend(current.chain.iter().cloned());
+        chain.truncate(LONGEST_CHAIN);
+    }
+    Ok(files(&roots, &chain, &key))
+}
+
+/// The bundle without the roots of these fingerprints: what remains when a rotation is over.
+pub(crate) fn retire(files: &Files, retired: &[String]) -> Result<Files, Error> {
+    let mut roots = chain_from_pem(&files.root).map_err(Error::Roots)?;
+    roots.retain(|root| !retired.contains(&fingerprint(root)));
+    Ok(Files {
+        root: chain_to_pem(&roots).into_bytes(),
+        ..files.clone()
+    })
+}
+
+/// The SHA-256 of a certificate in hexadecimal.
+pub(crate) fn fingerprint(der: &[u8]) -> String {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Whether the issuer certificate names the key of its root. The first one does not, as in the original. A successor
+/// must: old and new root have one name, and some verifiers go by the name alone and do not look further.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pointer {
+    Absent,
+    Present,
+}
+
+fn make(plan: &Plan<'_>, pointer: Pointer) -> Result<Made, Error> {
     let root_key = KeyPair::generate_for(&PKCS_ED25519)?;
     let usages = vec![
         KeyUsagePurpose::DigitalSignature,
         KeyUsagePurpose::KeyCertSign,
     ];
-    let params = authority(trust_domain.as_str(), usages, clock_skew, now);
-    let root = params.self_signed(&root_key)?;
-    let root_issuer = Issuer::new(params, root_key);
-
+    let root_params = authority(plan.trust_domain.as_str(), usages, plan);
+    let root = root_params.self_signed(&root_key)?;
     let key = KeyPair::generate_for(&PKCS_ED25519)?;
     let usages = vec![
         KeyUsagePurpose::DigitalSignature,
         KeyUsagePurpose::KeyCertSign,
         KeyUsagePurpose::CrlSign,
     ];
-    let issuer =
-        authority(&sentry.to_string(), usages, clock_skew, now).signed_by(&key, &root_issuer)?;
-    Ok(Files {
-        root: chain_to_pem(&[root.der().clone()]).into_bytes(),
-        chain: chain_to_pem(&[issuer.der().clone()]).into_bytes(),
-        key: key.serialize_pem().replace('\r', "").into_bytes(),
+    let mut params = authority(&plan.sentry.to_string(), usages, plan);
+    params.use_authority_key_identifier_extension = pointer == Pointer::Present;
+    let issuer = params.signed_by(&key, &Issuer::from_params(&root_params, &root_key))?;
+    Ok(Made {
+        root,
+        root_key,
+        root_params,
+        issuer,
+        key,
     })
+}
+
+fn files(
+    roots: &[CertificateDer<'static>],
+    chain: &[CertificateDer<'static>],
+    key: &KeyPair,
+) -> Files {
+    Files {
+        root: chain_to_pem(roots).into_bytes(),
+        chain: chain_to_pem(chain).into_bytes(),
+        key: key.serialize_pem().replace('\r', "").into_bytes(),
+    }
 }
 
 fn authority(
     organization: &str,
     usages: Vec<KeyUsagePurpose>,
-    clock_skew: std::time::Duration,
-    now: SystemTime,
+    plan: &Plan<'_>,
 ) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.serial_number = Some(serial());
@@ -262,10 +425,11 @@ fn authority(
         .distinguished_name
         .push(DnType::OrganizationName, organization);
     params.not_before = OffsetDateTime::from(
-        now.checked_sub(clock_skew)
+        plan.now
+            .checked_sub(plan.clock_skew)
             .unwrap_or(SystemTime::UNIX_EPOCH),
     );
-    params.not_after = OffsetDateTime::from(now) + LIFETIME;
+    params.not_after = OffsetDateTime::from(plan.now) + plan.validity;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = usages;
     params

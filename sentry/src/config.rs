@@ -1,14 +1,21 @@
-//! The part of the configuration file that is Sentry's: `spec.mtls`.
+//! The part of the configuration that is Sentry's: `spec.mtls`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use dapr_kit::duration::GoDuration;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client};
 use serde::Deserialize;
+use tokio::time::{Instant, sleep};
 
 const WORKLOAD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
+/// How long the object may be missing, or the API server away, before that is an error.
+const APPEARANCE: Duration = Duration::from_secs(8);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +24,10 @@ pub(crate) enum Error {
     Read(#[source] std::io::Error),
     #[error("file is no valid configuration: {0}")]
     Parse(String),
+    #[error("object cannot be read from the API server")]
+    Get(#[source] kube::Error),
+    #[error("object is no valid configuration")]
+    Object(#[source] serde_json::Error),
     #[error("invalid spec.mtls.{field}: {reason}")]
     Duration { field: &'static str, reason: String },
     #[error(
@@ -66,6 +77,25 @@ struct TokenValidator {
 }
 
 impl Mtls {
+    /// Reads the Configuration of this name in the control plane's namespace. It is waited for a moment: an
+    /// installation creates it after the pods that read it.
+    pub(crate) async fn fetch(client: &Client, namespace: &str, name: &str) -> Result<Self, Error> {
+        let kind = GroupVersionKind::gvk("dapr.io", "v1alpha1", "Configuration");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "configurations");
+        let objects = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+        let started = Instant::now();
+        loop {
+            let error = match objects.get(name).await {
+                Ok(object) => return Self::from_object(object.data),
+                Err(error) => error,
+            };
+            if started.elapsed() > APPEARANCE {
+                return Err(Error::Get(error));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     pub(crate) async fn read(path: &Path) -> Result<Self, Error> {
         Self::parse(&tokio::fs::read_to_string(path).await.map_err(Error::Read)?)
     }
@@ -77,6 +107,15 @@ impl Mtls {
             .map_err(|error| Error::Parse(error.to_string()))?;
         let document: Option<Document> =
             serde_json::from_value(document).map_err(|error| Error::Parse(error.to_string()))?;
+        Self::checked(document)
+    }
+
+    /// Reads the object as the API server gives it.
+    pub(crate) fn from_object(object: serde_json::Value) -> Result<Self, Error> {
+        Self::checked(serde_json::from_value(object).map_err(Error::Object)?)
+    }
+
+    fn checked(document: Option<Document>) -> Result<Self, Error> {
         let fields = document
             .and_then(|it| it.spec)
             .and_then(|it| it.mtls)

@@ -1,15 +1,19 @@
 //! The little DER that is written by hand: sequences are taken apart and put together again.
 
-const SEQUENCE: u8 = 0x30;
+use std::time::SystemTime;
+
+use time::OffsetDateTime;
+
+const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const SEQUENCE: u8 = 0x30;
 
 /// The elements of a sequence, each with its tag and length; none if `der` is not exactly one sequence.
 pub(crate) fn elements(der: &[u8]) -> Option<Vec<&[u8]>> {
-    let (header, length) = header(der)?;
-    if der.first() != Some(&SEQUENCE) || header.checked_add(length)? != der.len() {
-        return None;
-    }
-    let mut rest = &der[header..];
+    let mut rest = content(SEQUENCE, der)?;
     let mut elements = Vec::new();
     while !rest.is_empty() {
         let (header, length) = self::header(rest)?;
@@ -18,6 +22,15 @@ pub(crate) fn elements(der: &[u8]) -> Option<Vec<&[u8]>> {
         rest = after;
     }
     Some(elements)
+}
+
+/// What is inside of an element; none if `der` is not exactly one element with this tag.
+pub(crate) fn content(tag: u8, der: &[u8]) -> Option<&[u8]> {
+    let (header, length) = header(der)?;
+    if der.first() != Some(&tag) || header.checked_add(length)? != der.len() {
+        return None;
+    }
+    der.get(header..)
 }
 
 /// The lengths of an element's header and of its content.
@@ -46,7 +59,45 @@ pub(crate) fn bit_string(bytes: &[u8]) -> Vec<u8> {
     element(BIT_STRING, &[&[0], bytes])
 }
 
-fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+/// A string of bytes.
+pub(crate) fn octet_string(bytes: &[u8]) -> Vec<u8> {
+    element(OCTET_STRING, &[bytes])
+}
+
+/// A number that is not negative, most significant byte first.
+pub(crate) fn integer(bytes: &[u8]) -> Vec<u8> {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    let bytes = &bytes[zeros..];
+    // The first bit is the sign.
+    let sign: &[u8] = match bytes.first() {
+        Some(0..0x80) => &[],
+        Some(0x80..) | None => &[0],
+    };
+    element(INTEGER, &[sign, bytes])
+}
+
+/// A moment to the second, in the way certificates have to write it; none if it has no four-digit year.
+pub(crate) fn time(moment: SystemTime) -> Option<Vec<u8>> {
+    const END: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    if since.as_secs() > END {
+        return None;
+    }
+    let date = OffsetDateTime::from(moment);
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+    let (hour, minute, second) = date.to_hms();
+    let rest = format!("{month:02}{day:02}{hour:02}{minute:02}{second:02}Z");
+    Some(if year < 2050 {
+        let year = format!("{:02}", year % 100);
+        element(UTC_TIME, &[year.as_bytes(), rest.as_bytes()])
+    } else {
+        let year = format!("{year:04}");
+        element(GENERALIZED_TIME, &[year.as_bytes(), rest.as_bytes()])
+    })
+}
+
+/// An element of any tag.
+pub(crate) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut der = Vec::with_capacity(length + 6);
     der.push(tag);
@@ -64,6 +115,8 @@ fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -95,6 +148,36 @@ mod tests {
         ] {
             assert_eq!(elements(der), None, "{der:x?}");
         }
+    }
+
+    #[test]
+    fn numbers_are_positive_and_as_short_as_possible() {
+        let check = |bytes: &[u8], expected: &[u8]| {
+            assert_eq!(integer(bytes)[2..], *expected, "{bytes:x?}");
+        };
+        check(&[], &[0]);
+        check(&[0, 0], &[0]);
+        check(&[0x7f], &[0x7f]);
+        check(&[0x80], &[0, 0x80]);
+        check(&[0, 0, 1, 2], &[1, 2]);
+        check(&[0, 0xff, 0], &[0, 0xff, 0]);
+    }
+
+    #[test]
+    fn years_from_2050_have_four_digits() {
+        let check = |seconds: u64, expected: Option<(u8, &str)>| {
+            let found = time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+            let expected = expected.map(|(tag, text)| element(tag, &[text.as_bytes()]));
+            assert_eq!(found, expected, "{seconds}");
+        };
+        check(0, Some((UTC_TIME, "700101000000Z")));
+        check(951_782_399, Some((UTC_TIME, "000228235959Z")));
+        check(951_782_400, Some((UTC_TIME, "000229000000Z")));
+        check(2_524_607_999, Some((UTC_TIME, "491231235959Z")));
+        check(2_524_608_000, Some((GENERALIZED_TIME, "20500101000000Z")));
+        check(253_402_300_799, Some((GENERALIZED_TIME, "99991231235959Z")));
+        check(253_402_300_800, None);
+        assert_eq!(time(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), None);
     }
 
     proptest! {

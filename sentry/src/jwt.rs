@@ -128,10 +128,6 @@ impl Signer {
         &self.files
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Signs one token for the trust domain and all audiences, and one for each of them.
     pub(crate) fn issue(
         &self,

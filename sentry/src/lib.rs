@@ -12,6 +12,8 @@ mod certificate;
 mod config;
 mod der;
 mod jwt;
+mod material;
+mod rotation;
 mod signature;
 mod validator;
 
@@ -19,4 +21,10 @@ mod validator;
 mod metrics;
 mod oidc;
 mod server;
-mod store;
+mod storage;
+
+// For those who measure and those who attack.
+#[doc(hidden)]
+pub mod bench;
+#[cfg(fuzzing)]
+pub mod fuzzing;

@@ -12,6 +12,10 @@ pub(crate) struct Metrics {
     pub(crate) server_certificate_failed: IntCounter,
     pub(crate) issuer_changed: IntCounter,
     pub(crate) issuer_expiry: IntGauge,
+    /// Not one of upstream's: 0 no rotation, 1 the new root is published, 2 the new issuer signs.
+    pub(crate) rotation_phase: IntGauge,
+    /// Not one of upstream's.
+    pub(crate) rotation_pending: IntGauge,
 }
 
 impl Metrics {
@@ -44,6 +48,14 @@ impl Metrics {
                 "dapr_sentry_issuercert_expiry_timestamp",
                 "End of the issuer certificate's validity in seconds since the epoch.",
             )?,
+            rotation_phase: IntGauge::new(
+                "dapr_sentry_root_rotation_phase",
+                "Rotation of the root: 0 none, 1 new root published, 2 new issuer signs.",
+            )?,
+            rotation_pending: IntGauge::new(
+                "dapr_sentry_root_rotation_pending",
+                "Workloads that have to renew before the rotation goes on.",
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.signed.clone()))?;
@@ -51,6 +63,8 @@ impl Metrics {
         registry.register(Box::new(metrics.server_certificate_failed.clone()))?;
         registry.register(Box::new(metrics.issuer_changed.clone()))?;
         registry.register(Box::new(metrics.issuer_expiry.clone()))?;
+        registry.register(Box::new(metrics.rotation_phase.clone()))?;
+        registry.register(Box::new(metrics.rotation_pending.clone()))?;
         Ok(metrics)
     }
 

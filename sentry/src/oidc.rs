@@ -263,6 +263,50 @@ mod tests {
         assert_eq!(prefix("oidc"), "");
     }
 
+    /// Host header injection: what a client says about the host reaches the document only from a list.
+    #[test]
+    fn forwarded_headers_outside_of_the_list_never_reach_the_document() {
+        let document = |allowed: &[&str], forwarded: &str| {
+            let config = Config {
+                issuer: None,
+                jwks_uri: None,
+                allowed_hosts: allowed.iter().map(ToString::to_string).collect(),
+                ..config()
+            };
+            let path = format!("{}{DISCOVERY_PATH}", config.prefix);
+            let mut headers = headers("sentry.example", Some(forwarded));
+            for name in [
+                "x-forwarded-proto",
+                "x-forwarded-prefix",
+                "forwarded",
+                "x-original-host",
+            ] {
+                headers.insert(name, HeaderValue::from_static("host=evil.example"));
+            }
+            let answer = config.respond(&Method::GET, &path, &headers, b"{}");
+            (
+                answer.status().as_u16(),
+                String::from_utf8(answer.into_body().to_vec()).unwrap(),
+            )
+        };
+        for allowed in [&[][..], &["*"][..], &["*", "evil.example"][..]] {
+            let (status, text) = document(allowed, "evil.example");
+            assert_eq!(status, 200, "{allowed:?}");
+            assert!(
+                !text.contains("evil") && text.contains("sentry.example"),
+                "{text}"
+            );
+        }
+        let (status, text) = document(&["good.example"], "evil.example");
+        assert_eq!(status, 403);
+        assert!(!text.contains("evil"), "{text}");
+        let (_, text) = document(&["good.example"], "good.example");
+        assert!(
+            text.contains("good.example") && !text.contains("evil"),
+            "{text}"
+        );
+    }
+
     #[test]
     fn hosts_are_checked_against_the_list() {
         let check = |allowed: &[&str], host: &str, forwarded: Option<&str>, expected: u16| {

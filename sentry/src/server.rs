@@ -8,13 +8,23 @@ use dapr_proto::dapr::proto::sentry::v1::ca_server::Ca;
 use dapr_proto::dapr::proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
 use dapr_security::identity::spiffe_id;
 use dapr_security::{SpiffeId, TrustDomain};
+use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
 
 use crate::ca::Authority;
 use crate::certificate::{self, Issued, Order};
 use crate::jwt::{self, Signer, Tokens};
 use crate::metrics::Metrics;
-use crate::validator::Validators;
+use crate::rotation::ledger::{Holder, Issue, Ledger};
+use crate::validator::{self, Validators};
+
+/// Names the certificate that is being renewed, by serial number in hexadecimal: with it a rotation of the root knows
+/// sooner that nobody uses the old one any more. Only our own clients send it.
+const RENEWS: &str = "dapr-renews";
+/// Bytes of a signing request; one with an RSA key of 8,192 bits has three kilobytes.
+const REQUEST_LIMIT: usize = 64 * 1024;
+/// JWT audiences of one request; each costs a signature.
+const AUDIENCES_LIMIT: usize = 64;
 
 /// How many schedulers have a name in the scheduler's certificate.
 const SCHEDULERS: usize = 3;
@@ -22,10 +32,11 @@ const SCHEDULERS: usize = 3;
 /// What applies to every certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
-    pub(crate) trust_domain: TrustDomain,
     pub(crate) namespace: String,
     pub(crate) workload_ttl: Duration,
     pub(crate) clock_skew: Duration,
+    /// The cluster's domain, for host names.
+    pub(crate) cluster_domain: String,
 }
 
 /// The service. The authority is replaced when its files change.
@@ -37,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) validators: Validators,
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
+    /// Who holds which certificate.
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
 }
 
 #[tonic::async_trait]
@@ -46,8 +59,12 @@ impl Ca for Service {
         request: Request<SignCertificateRequest>,
     ) -> Result<Response<SignCertificateResponse>, Status> {
         self.metrics.requests.inc();
+        let replaces = request
+            .metadata()
+            .get(RENEWS)
+            .and_then(|it| serial(it.as_bytes()));
         let request = request.into_inner();
-        match self.sign(&request) {
+        match self.sign(&request, replaces).await {
             Ok(response) => {
                 self.metrics.signed.inc();
                 Ok(Response::new(response))
@@ -64,18 +81,21 @@ impl Ca for Service {
 }
 
 impl Service {
-    fn sign(&self, request: &SignCertificateRequest) -> Result<SignCertificateResponse, Status> {
+    async fn sign(
+        &self,
+        request: &SignCertificateRequest,
+        replaces: Option<Vec<u8>>,
+    ) -> Result<SignCertificateResponse, Status> {
         let validator = self
             .validators
             .choose(request.token_validator)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let trust_domain = validator
-            .validate(request)
-            .map_err(|denied| Status::permission_denied(denied.to_string()))?;
+        bounded(request)?;
+        let granted = validator.validate(request).await.map_err(refusal)?;
         let key = certificate::public_key(&request.certificate_signing_request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let authority = self.authority.load();
-        let (id, issued) = self.issue(&authority, &trust_domain, request, &key).map_err(|reason| {
+        let authority = self.authority.load_full();
+        let (id, issued) = self.issue(&authority, &granted.trust_domain, request, &key).map_err(|reason| {
             self.metrics.failed.with_label_values(&["sign"]).inc();
             tracing::error!(app_id = %request.id, namespace = %request.namespace, error = %reason, "Certificate cannot be signed");
             Status::internal("failed to sign certificate")
@@ -88,6 +108,17 @@ impl Service {
             Some(Tokens { all, per_audience }) => (Some(all), per_audience),
             None => Default::default(),
         };
+        let issue = Issue {
+            holder: match granted.pod {
+                Some(uid) => Holder::Pod(uid),
+                None => Holder::Serial(issued.serial.clone()),
+            },
+            owner: owner(&id),
+            replaces,
+            authority: authority.fingerprint(),
+            not_after: issued.not_after,
+        };
+        self.ledger.lock().issued(issue, SystemTime::now());
         Ok(SignCertificateResponse {
             workload_certificate: issued.pem().into(),
             trust_chain_certificates: vec![authority.anchors().pem().to_string().into()],
@@ -116,7 +147,7 @@ impl Service {
         authority: &Authority,
         trust_domain: &TrustDomain,
         request: &SignCertificateRequest,
-        key: &rcgen::SubjectPublicKeyInfo,
+        key: &certificate::PublicKey,
     ) -> Result<(SpiffeId, Issued), String> {
         let id = spiffe_id(trust_domain, &request.namespace, &request.id)
             .map_err(|error| chain(&error))?;
@@ -130,6 +161,50 @@ impl Service {
         let issued = certificate::issue(authority, key, &order).map_err(|error| chain(&error))?;
         Ok((id, issued))
     }
+}
+
+/// Tells identities apart within this process.
+fn owner(id: &SpiffeId) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(id, &mut hasher);
+    std::hash::Hasher::finish(&hasher)
+}
+
+/// Refuses what is far beyond any real request, before anything is parsed or signed.
+fn bounded(request: &SignCertificateRequest) -> Result<(), Status> {
+    if request.certificate_signing_request.len() > REQUEST_LIMIT {
+        return Err(Status::invalid_argument(format!(
+            "certificate signing request is larger than {REQUEST_LIMIT} bytes"
+        )));
+    }
+    if request.jwt_audiences.len() > AUDIENCES_LIMIT {
+        return Err(Status::invalid_argument(format!(
+            "more than {AUDIENCES_LIMIT} JWT audiences"
+        )));
+    }
+    Ok(())
+}
+
+fn refusal(error: validator::Error) -> Status {
+    match error {
+        validator::Error::Denied(denied) => Status::permission_denied(denied.to_string()),
+        error @ (validator::Error::NotSynced | validator::Error::Review(_)) => {
+            Status::unavailable(chain(&error))
+        }
+    }
+}
+
+/// Reads a serial number in hexadecimal, without leading zeros.
+fn serial(text: &[u8]) -> Option<Vec<u8>> {
+    const LONGEST: usize = 20; // RFC 5280
+    if text.len() > 2 * LONGEST || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let bytes = text
+        .chunks(2)
+        .map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok());
+    bytes.skip_while(|byte| *byte == Some(0)).collect()
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -146,7 +221,7 @@ fn dns_names(policy: &Policy, namespace: &str, app_id: &str) -> Vec<String> {
         "dapr-operator" => vec![format!("dapr-webhook.{namespace}.svc")],
         "dapr-scheduler" => (0..SCHEDULERS)
             .map(|number| {
-                let domain = &policy.trust_domain;
+                let domain = &policy.cluster_domain;
                 format!(
                     "dapr-scheduler-server-{number}.dapr-scheduler-server.{namespace}.svc.{domain}"
                 )
@@ -162,10 +237,10 @@ mod tests {
 
     fn check(namespace: &str, app_id: &str, expected: &[&str]) {
         let policy = Policy {
-            trust_domain: TrustDomain::new("cluster.local").unwrap(),
             namespace: "dapr-system".to_owned(),
             workload_ttl: Duration::ZERO,
             clock_skew: Duration::ZERO,
+            cluster_domain: "cluster.local".to_owned(),
         };
         assert_eq!(
             dns_names(&policy, namespace, app_id),
@@ -197,5 +272,13 @@ mod tests {
         );
         check("dapr-system", "dapr-placement", &[]);
         check("default", "dapr-injector", &[]);
+    }
+
+    #[test]
+    fn serial_numbers_are_hexadecimal() {
+        assert_eq!(serial(b"00fF00"), Some(vec![255, 0]));
+        assert_eq!(serial(b"0"), None);
+        assert_eq!(serial(b"0g"), None);
+        assert_eq!(serial(&[b'0'; 42]), None);
     }
 }

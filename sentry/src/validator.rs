@@ -7,6 +7,7 @@ use dapr_proto::dapr::proto::sentry::v1::sign_certificate_request::TokenValidato
 use dapr_security::TrustDomain;
 
 pub(crate) mod jwks;
+pub(crate) mod kubernetes;
 
 /// Trust domain of workloads that name none.
 const PUBLIC: &str = "public";
@@ -30,6 +31,28 @@ pub(crate) enum Denied {
     TrustDomain(String),
     #[error(transparent)]
     Token(#[from] jwks::Denied),
+    #[error(transparent)]
+    Pod(#[from] kubernetes::Denied),
+}
+
+/// Why a request is not granted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The answer is no.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There is no answer yet; worth another try.
+    #[error("pods and configurations are not known yet: the API server has not listed them")]
+    NotSynced,
+    /// There is no answer; worth another try.
+    #[error("token cannot be reviewed: the API server fails")]
+    Review(#[source] kube::Error),
+}
+
+impl From<kubernetes::Denied> for Error {
+    fn from(denied: kubernetes::Denied) -> Self {
+        Self::Denied(denied.into())
+    }
 }
 
 /// Why there is no validator for a request.
@@ -41,6 +64,15 @@ pub(crate) enum Unavailable {
     NotEnabled,
 }
 
+/// A request whose claims hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    /// The trust domain of the identity it gets.
+    pub(crate) trust_domain: TrustDomain,
+    /// UID of the pod that asks, where that is known.
+    pub(crate) pod: Option<String>,
+}
+
 /// How the sender's claims are checked.
 #[derive(Clone, Debug)]
 pub(crate) enum Validator {
@@ -48,40 +80,58 @@ pub(crate) enum Validator {
     Insecure,
     /// A token signed by a known key has to say the same.
     Jwks(Arc<jwks::Validator>),
+    /// The token of a pod has to belong to the app.
+    Kubernetes(Arc<kubernetes::Cluster>),
 }
 
 impl Validator {
     /// Checks the request and finds the trust domain of the identity it gets.
-    pub(crate) fn validate(&self, request: &SignCertificateRequest) -> Result<TrustDomain, Denied> {
+    pub(crate) async fn validate(
+        &self,
+        request: &SignCertificateRequest,
+    ) -> Result<Granted, Error> {
         let trust_domain = common(request)?;
         match self {
             Self::Insecure => {}
-            Self::Jwks(validator) => validator.validate(request, &trust_domain)?,
+            Self::Jwks(validator) => validator
+                .validate(request, &trust_domain)
+                .map_err(Denied::Token)?,
+            Self::Kubernetes(cluster) => return cluster.validate(request).await,
         }
-        Ok(trust_domain)
+        Ok(Granted {
+            trust_domain,
+            pod: None,
+        })
     }
 }
 
-/// The validators of a standalone Sentry: the configured one, else the insecure one.
-#[derive(Clone, Debug)]
+/// The validators of a Sentry. In Kubernetes that of the cluster is the default and `jwks` comes in addition; elsewhere
+/// the insecure one stands in for the configured one.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Validators {
+    pub(crate) kubernetes: Option<Arc<kubernetes::Cluster>>,
     pub(crate) jwks: Option<Arc<jwks::Validator>>,
 }
 
 impl Validators {
     /// The validator for a request that asks for this one.
     pub(crate) fn choose(&self, asked: i32) -> Result<Validator, Unavailable> {
-        match (TokenValidator::try_from(asked), &self.jwks) {
-            (Ok(TokenValidator::Unknown), Some(_)) => Err(Unavailable::Unnamed),
-            (Ok(TokenValidator::Unknown | TokenValidator::Insecure), None) => {
-                Ok(Validator::Insecure)
+        let asked = TokenValidator::try_from(asked).map_err(|_| Unavailable::NotEnabled)?;
+        match (asked, &self.kubernetes, &self.jwks) {
+            (TokenValidator::Unknown | TokenValidator::Kubernetes, Some(cluster), _) => {
+                Ok(Validator::Kubernetes(Arc::clone(cluster)))
             }
-            (Ok(TokenValidator::Jwks), Some(validator)) => {
+            (TokenValidator::Jwks, _, Some(validator)) => {
                 Ok(Validator::Jwks(Arc::clone(validator)))
             }
-            (Ok(TokenValidator::Insecure), Some(_))
-            | (Ok(TokenValidator::Jwks), None)
-            | (Ok(TokenValidator::Kubernetes) | Err(_), _) => Err(Unavailable::NotEnabled),
+            (TokenValidator::Unknown, None, Some(_)) => Err(Unavailable::Unnamed),
+            (TokenValidator::Unknown | TokenValidator::Insecure, None, None) => {
+                Ok(Validator::Insecure)
+            }
+            (TokenValidator::Insecure, Some(_), _)
+            | (TokenValidator::Insecure, _, Some(_))
+            | (TokenValidator::Jwks, _, None)
+            | (TokenValidator::Kubernetes, None, _) => Err(Unavailable::NotEnabled),
         }
     }
 }
@@ -140,8 +190,7 @@ mod tests {
     }
 
     fn check(request: &SignCertificateRequest, expected: Result<&str, &str>) {
-        let found = Validator::Insecure.validate(request);
-        match found {
+        match common(request) {
             Ok(found) => assert_eq!(Ok(found.as_str()), expected),
             Err(found) => assert_eq!(Err(found.to_string().as_str()), expected),
         }
@@ -185,30 +234,47 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_configured_validator_must_be_named() {
-        let insecure = Validators { jwks: None };
-        let jwks = Validators {
-            jwks: Some(Arc::new(jwks::Validator::for_tests())),
-        };
+    #[tokio::test]
+    async fn a_configured_validator_must_be_named() {
+        let jwks = Some(Arc::new(jwks::Validator::for_tests()));
+        let cluster = Some(Arc::new(kubernetes::Cluster::for_tests()));
+        let validators = [
+            (None, None),
+            (None, jwks.clone()),
+            (cluster.clone(), None),
+            (cluster, jwks),
+        ]
+        .map(|(kubernetes, jwks)| Validators { kubernetes, jwks });
         let name = |validators: &Validators, asked: i32| match validators.choose(asked) {
-            Ok(Validator::Insecure) => "insecure".to_owned(),
-            Ok(Validator::Jwks(_)) => "jwks".to_owned(),
-            Err(error) => error.to_string(),
+            Ok(Validator::Insecure) => "insecure",
+            Ok(Validator::Jwks(_)) => "jwks",
+            Ok(Validator::Kubernetes(_)) => "kubernetes",
+            Err(Unavailable::Unnamed) => "unnamed",
+            Err(Unavailable::NotEnabled) => "-",
         };
-        let (unnamed, disabled) = (
-            "a validator name must be specified in this environment",
-            "the requested validator is not enabled",
-        );
-        for (asked, without, with) in [
-            (TokenValidator::Unknown as i32, "insecure", unnamed),
-            (TokenValidator::Insecure as i32, "insecure", disabled),
-            (TokenValidator::Kubernetes as i32, disabled, disabled),
-            (TokenValidator::Jwks as i32, disabled, "jwks"),
-            (99, disabled, disabled),
+        for (asked, expected) in [
+            (
+                TokenValidator::Unknown as i32,
+                ["insecure", "unnamed", "kubernetes", "kubernetes"],
+            ),
+            (TokenValidator::Insecure as i32, ["insecure", "-", "-", "-"]),
+            (
+                TokenValidator::Kubernetes as i32,
+                ["-", "-", "kubernetes", "kubernetes"],
+            ),
+            (TokenValidator::Jwks as i32, ["-", "jwks", "-", "jwks"]),
+            (99, ["-", "-", "-", "-"]),
         ] {
-            assert_eq!(name(&insecure, asked), without, "{asked}");
-            assert_eq!(name(&jwks, asked), with, "{asked}");
+            let found = [0, 1, 2, 3].map(|at| name(&validators[at], asked));
+            assert_eq!(found, expected, "{asked}");
         }
+        assert_eq!(
+            Unavailable::Unnamed.to_string(),
+            "a validator name must be specified in this environment"
+        );
+        assert_eq!(
+            Unavailable::NotEnabled.to_string(),
+            "the requested validator is not enabled"
+        );
     }
 }

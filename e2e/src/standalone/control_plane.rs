@@ -63,6 +63,16 @@ impl ControlPlane {
         binaries: Option<PathBuf>,
     ) -> Result<Self> {
         let sentry = Sentry::start(folder, binaries.as_deref()).await?;
+        Self::around(sentry, folder, replicas, binaries).await
+    }
+
+    /// Starts Placement beside a Sentry that runs already.
+    pub async fn around(
+        sentry: Sentry,
+        folder: &Path,
+        replicas: usize,
+        binaries: Option<PathBuf>,
+    ) -> Result<Self> {
         let mut raft_ports = Vec::new();
         for _ in 0..replicas {
             raft_ports.push(ports::free().await?);
@@ -140,12 +150,19 @@ impl ControlPlane {
 impl Sentry {
     /// Starts Sentry with a CA of its own below `folder`.
     pub async fn start(folder: &Path, binaries: Option<&Path>) -> Result<Self> {
+        Self::start_with(folder, binaries, "{}").await
+    }
+
+    /// As [`Sentry::start`], with the `spec` of its configuration in YAML's flow style.
+    pub async fn start_with(folder: &Path, binaries: Option<&Path>, spec: &str) -> Result<Self> {
         let credentials = folder.join("credentials");
         std::fs::create_dir_all(&credentials)?;
         let config = folder.join("sentry.yaml");
         std::fs::write(
             &config,
-            "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: sentry}\nspec: {}\n",
+            format!(
+                "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {{name: sentry}}\nspec: {spec}\n"
+            ),
         )?;
         let (port, health_port, metrics_port) = (
             ports::free().await?,

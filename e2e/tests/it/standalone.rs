@@ -13,6 +13,7 @@ mod metadata;
 mod mtls;
 mod placement;
 mod pubsub;
+mod rotation;
 mod shutdown;
 mod sockets;
 mod start;

@@ -1,5 +1,6 @@
-//! Keeps the authority in step with its files, and Sentry's own certificate fresh.
+//! Keeps the authority in step with its place, Sentry's own certificate fresh, and a rotation of the root going.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,42 +8,73 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use dapr_security::request::generate_key;
 use dapr_security::watch::Changes;
-use dapr_security::{KeyKind, Publisher, SpiffeId, Svid, TrustAnchors};
-use tokio::time::sleep;
+use dapr_security::{KeyKind, Publisher, Svid, TrustAnchors};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::BATCH;
-use crate::args::{IssuerFiles, Jwt};
+use super::open::{Opened, Place};
+use super::workloads::Workloads;
 use crate::ca::Authority;
 use crate::certificate::{Order, issue};
 use crate::jwt::Signer;
-use crate::metrics::Metrics;
+use crate::rotation::ledger::Ledger;
+use crate::rotation::{self, Record, Step, View};
 use crate::server::Policy;
+use crate::storage::Kept;
 
-/// Pause after Sentry could not issue its own certificate.
+mod step;
+
+/// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// A moment, or never.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn renewal(svid: &Svid) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let svid = svid.clone();
+    Box::pin(async move { svid.renewal_due().await })
+}
+
+/// The one writer of everything that changes while Sentry runs.
 pub(super) struct Keeper {
-    pub(super) files: IssuerFiles,
-    pub(super) jwt: Jwt,
-    pub(super) id: SpiffeId,
+    pub(super) place: Place,
     pub(super) authority: Arc<ArcSwap<Authority>>,
     pub(super) signer: Option<Arc<ArcSwap<Signer>>>,
     pub(super) policy: Policy,
-    pub(super) metrics: Metrics,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) workloads: Workloads,
+    pub(super) rotate_before: Duration,
+    /// What was loaded last, and the rotation that is recorded there.
+    pub(super) kept: Kept,
+    pub(super) record: Option<Record>,
+}
+
+/// What tells the keeper that something may have changed.
+pub(super) struct Triggers {
+    pub(super) files: Changes,
+    /// The ConfigMap; never anything outside of Kubernetes.
+    pub(super) published: mpsc::Receiver<()>,
 }
 
 impl Keeper {
     /// Issues Sentry's own certificate for a new key.
     pub(super) fn serving_certificate(&self) -> anyhow::Result<(Svid, TrustAnchors)> {
         self.try_serving_certificate()
-            .inspect_err(|_| self.metrics.server_certificate_failed.inc())
+            .inspect_err(|_| self.place.metrics.server_certificate_failed.inc())
     }
 
     fn try_serving_certificate(&self) -> anyhow::Result<(Svid, TrustAnchors)> {
         let authority = self.authority.load();
         let key = generate_key(KeyKind::Ed25519)?;
         let order = Order {
-            id: &self.id,
+            id: &self.place.id,
             dns_names: Vec::new(),
             now: SystemTime::now(),
             ttl: self.policy.workload_ttl,
@@ -52,18 +84,37 @@ impl Keeper {
         Ok((Svid::new(issued.chain, &key)?, authority.anchors().clone()))
     }
 
-    /// Runs for ever. Broken files are logged and the last good ones go on: upstream exits.
-    pub(super) async fn run(self, mut changes: Changes, mut svid: Svid, publisher: Publisher) {
+    /// Runs for ever. Broken material is logged and the last good one goes on: upstream exits.
+    pub(super) async fn run(
+        mut self,
+        mut triggers: Triggers,
+        mut svid: Svid,
+        publisher: Publisher,
+    ) {
+        let mut pause = Duration::ZERO;
+        let mut reload_at = None;
+        // One future per certificate: begun anew with each look at the rotation it would never come to its end.
+        let mut due = renewal(&svid);
         loop {
-            tokio::select! {
-                () = changes.changed() => {
-                    self.metrics.issuer_changed.inc();
-                    sleep(BATCH).await;
-                    if !self.reload_all().await {
-                        continue;
-                    }
+            let (is_new, next) = tokio::select! {
+                // Nothing else matters as much as a certificate that runs out.
+                biased;
+                () = &mut due => (true, pause),
+                () = triggers.files.changed() => {
+                    self.place.metrics.issuer_changed.inc();
+                    reload_at.get_or_insert_with(|| Instant::now() + BATCH);
+                    (false, pause)
                 }
-                () = svid.renewal_due() => {}
+                Some(()) = triggers.published.recv() => (self.reload().await, Duration::ZERO),
+                () = at(reload_at) => {
+                    reload_at = None;
+                    (self.reload().await, Duration::ZERO)
+                }
+                () = sleep(pause) => self.advance().await,
+            };
+            pause = next;
+            if !is_new {
+                continue;
             }
             match self.renew(&publisher) {
                 Ok(new) => svid = new,
@@ -75,6 +126,7 @@ impl Keeper {
                     sleep(RETRY).await;
                 }
             }
+            due = renewal(&svid);
         }
     }
 
@@ -85,60 +137,102 @@ impl Keeper {
     }
 
     /// Takes over what has changed; true if that is the authority.
-    async fn reload_all(&self) -> bool {
-        if let Err(error) = self.reload_signer().await {
-            tracing::error!(
-                error = format!("{error:#}"),
-                "Changed JWT signing key is not valid, keeping the old one"
-            );
-        }
-        match self.reload_authority().await {
-            Ok(changed) => changed,
+    async fn reload(&mut self) -> bool {
+        match self.place.reload().await {
+            Ok(opened) => self.take(opened),
             Err(error) => {
-                let error = format!("{error:#}");
                 tracing::error!(
-                    error,
-                    "Changed root or issuer certificates are not valid, keeping the old ones"
+                    error = format!("{error:#}"),
+                    "Changed certificate authority is not valid, keeping the last good one"
                 );
                 false
             }
         }
     }
 
-    async fn reload_authority(&self) -> anyhow::Result<bool> {
-        let files = self
-            .files
-            .read()
-            .await?
-            .context("a file is missing; restart sentry to generate new ones")?;
-        let authority = Authority::from_files(&files, SystemTime::now())?;
-        let current = self.authority.load();
-        if authority.anchors() == current.anchors() && authority.chain() == current.chain() {
-            return Ok(false);
-        }
-        self.metrics.show_expiry(authority.not_after());
-        self.authority.store(Arc::new(authority));
-        tracing::info!("Root and issuer certificates reloaded");
-        Ok(true)
-    }
-
-    async fn reload_signer(&self) -> anyhow::Result<()> {
-        let Some(signer) = &self.signer else {
-            return Ok(());
-        };
-        let files = self
-            .jwt
-            .read()
-            .await?
-            .context("a file is missing; restart sentry to generate new ones")?;
-        let current = signer.load();
-        if files != *current.files() {
-            signer.store(Arc::new(Signer::from_files(
-                files,
-                current.config().clone(),
-            )?));
+    /// Puts valid material into force; true if the authority is another one.
+    fn take(&mut self, opened: Opened) -> bool {
+        let Opened {
+            authority,
+            signer: new_signer,
+            kept,
+            record,
+            is_new: _,
+        } = opened;
+        (self.kept, self.record) = (kept, record);
+        self.show();
+        if let (Some(signer), Some(new)) = (&self.signer, new_signer)
+            && *signer.load().files() != *new.files()
+        {
+            signer.store(Arc::new(new));
             tracing::info!("JWT signing key reloaded");
         }
-        Ok(())
+        let current = self.authority.load();
+        if authority.anchors() == current.anchors() && authority.chain() == current.chain() {
+            return false;
+        }
+        self.place.metrics.show_expiry(authority.not_after());
+        self.authority.store(Arc::new(authority));
+        tracing::info!("Root and issuer certificates reloaded");
+        true
+    }
+
+    fn show(&self) {
+        let phase = self.record.as_ref().map_or(0, |it| it.phase.number());
+        self.place.metrics.rotation_phase.set(phase);
+        if phase == 0 {
+            self.place.metrics.rotation_pending.set(0);
+        }
+    }
+
+    /// Takes the next step of a rotation, if it is due; true if the authority is another one afterwards, and when to
+    /// look again.
+    async fn advance(&mut self) -> (bool, Duration) {
+        match self.step() {
+            Step::Wait(pause) => (false, pause),
+            step => match self
+                .take_step(step)
+                .await
+                .with_context(|| format!("{step:?}"))
+            {
+                Ok(is_new) => (is_new, Duration::ZERO),
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "Rotation of the root cannot go on, trying again"
+                    );
+                    // Most likely somebody else has written; see what is there now.
+                    (self.reload().await, RETRY)
+                }
+            },
+        }
+    }
+
+    fn step(&self) -> Step {
+        let now = SystemTime::now();
+        let authority = self.authority.load();
+        let pending = self.record.as_ref().map(|_| {
+            let ledger = self.ledger.lock();
+            self.workloads
+                .pending(&ledger, authority.fingerprint(), now)
+        });
+        if let Some(pending) = pending {
+            let count = pending.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX));
+            self.place.metrics.rotation_pending.set(count);
+        }
+        rotation::next(&View {
+            record: self.record.as_ref(),
+            request: self.kept.request.as_deref(),
+            not_after: authority.not_after(),
+            is_own: !self.kept.is_foreign
+                && authority.is_generated(&self.place.trust_domain, &self.place.id),
+            rotate_before: self.rotate_before,
+            is_about: self
+                .record
+                .as_ref()
+                .is_some_and(|record| record.is_about(&authority)),
+            acknowledged: pending == Some(Some(0)),
+            now,
+        })
     }
 }

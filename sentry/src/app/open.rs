@@ -1,78 +1,177 @@
-//! What has to be there before anything is served: read from files, or made.
+//! What has to be there before anything is served: read from its place, or made and put there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use dapr_security::{SpiffeId, TrustDomain};
 
-use crate::args::{IssuerFiles, Jwt};
+use crate::args::Jwt;
 use crate::ca::{self, Authority};
 use crate::jwt::{self, Signer};
+use crate::material::{self, Ca};
 use crate::metrics::Metrics;
-use crate::store;
+use crate::rotation::Record;
+use crate::storage::{Changes, Item, Kept, Storage};
 use crate::validator::jwks;
 
-impl IssuerFiles {
-    pub(super) async fn read(&self) -> Result<Option<ca::Files>, store::Error> {
-        let contents = store::read(self.paths()).await?;
-        Ok(contents.map(|[root, chain, key]| ca::Files { root, chain, key }))
-    }
+/// How often the start begins anew because another Sentry wrote at the same time.
+const ATTEMPTS: usize = 10;
+
+/// Where the material is, and how it is made where there is none.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) storage: Storage,
+    pub(super) jwt: Jwt,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) id: SpiffeId,
+    pub(super) clock_skew: Duration,
+    pub(super) root_validity: Duration,
+    pub(super) metrics: Metrics,
 }
 
-impl Jwt {
-    pub(super) async fn read(&self) -> Result<Option<jwt::Files>, store::Error> {
-        let contents = store::read(self.paths()).await?;
-        Ok(contents.map(|[keys, key]| jwt::Files { key, keys }))
-    }
+/// Material that was found valid.
+pub(super) struct Opened {
+    pub(super) authority: Authority,
+    /// Only if JWTs are wanted.
+    pub(super) signer: Option<Signer>,
+    pub(super) kept: Kept,
+    pub(super) record: Option<Record>,
+    /// Whether the authority was made just now, so that nobody can hold a certificate of it yet.
+    pub(super) is_new: bool,
 }
 
-/// Reads the authority, or makes one if a file of it is missing.
-pub(super) async fn authority(
-    files: &IssuerFiles,
-    trust_domain: &TrustDomain,
-    id: &SpiffeId,
-    clock_skew: Duration,
-    metrics: &Metrics,
-) -> anyhow::Result<Authority> {
-    let now = SystemTime::now();
-    let contents = match files.read().await? {
-        Some(contents) => contents,
-        None => {
-            tracing::info!(root = %files.root.display(), "Root and issuer certificates not found: generating them");
-            let contents = ca::generate(trust_domain, id, clock_skew, now)?;
-            store::write(
-                files.paths(),
-                [&contents.root, &contents.chain, &contents.key],
-            )
-            .await?;
-            metrics.issuer_changed.inc();
-            contents
+impl Place {
+    pub(super) fn plan(&self, now: SystemTime) -> ca::Plan<'_> {
+        ca::Plan {
+            trust_domain: &self.trust_domain,
+            sentry: &self.id,
+            clock_skew: self.clock_skew,
+            validity: self.root_validity,
+            now,
         }
-    };
-    let authority =
-        Authority::from_files(&contents, now).context("the certificate authority is not valid")?;
-    metrics.show_expiry(authority.not_after());
-    Ok(authority)
-}
+    }
 
-/// Reads the JWT signing key, or makes one if it is wanted. One that is there must be valid even if it is not wanted.
-pub(super) async fn signer(jwt: &Jwt) -> anyhow::Result<Option<Signer>> {
-    let contents = match (jwt.read().await?, jwt.enabled) {
-        (Some(contents), _) => contents,
-        (None, false) => return Ok(None),
-        (None, true) => {
-            tracing::info!(key = %jwt.key.display(), "JWT signing key not found: generating it");
-            let contents = jwt::generate(&jwt.config)?;
-            store::write(jwt.paths(), [&contents.keys, &contents.key]).await?;
-            contents
+    /// Reads the material, and makes what is missing.
+    pub(super) async fn open(&self) -> anyhow::Result<Opened> {
+        let mut is_new = false;
+        for _ in 0..ATTEMPTS {
+            let kept = self.storage.load().await?;
+            let changes = self.missing(&kept).await?;
+            if !changes.is_empty() {
+                match self.storage.save(&kept, &changes).await {
+                    Ok(()) => {
+                        is_new |= changes.contains_key(&Item::Root);
+                        self.metrics.issuer_changed.inc();
+                    }
+                    // Another replica was faster; what it made is as good.
+                    Err(crate::storage::Error::Conflict(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            if self.publish(&kept).await? {
+                continue;
+            }
+            let mut opened = self.check(kept)?;
+            opened.is_new = is_new;
+            return Ok(opened);
         }
-    };
-    let signer = Signer::from_files(contents, jwt.config.clone())
-        .context("the JWT signing key is not valid")?;
-    Ok(jwt.enabled.then_some(signer))
+        bail!("the certificate authority changes faster than it can be read")
+    }
+
+    /// Reads the material again. What is missing is not made: it was there before, and somebody has to say that it is
+    /// to be replaced.
+    pub(super) async fn reload(&self) -> anyhow::Result<Opened> {
+        for _ in 0..ATTEMPTS {
+            let kept = self.storage.load().await?;
+            let opened = self.check(kept)?;
+            if !self.publish(&opened.kept).await? {
+                return Ok(opened);
+            }
+        }
+        bail!("the certificate authority changes faster than it can be read")
+    }
+
+    /// Publishes what is not published yet; true if it was done and what was loaded is no longer the newest.
+    async fn publish(&self, kept: &Kept) -> anyhow::Result<bool> {
+        let publication = material::publication(kept, &self.storage, self.jwt.enabled)?;
+        let Some(publication) = publication else {
+            return Ok(false);
+        };
+        match self.storage.publish(kept, &publication).await {
+            Ok(()) => tracing::info!("Trust bundle published"),
+            Err(crate::storage::Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
+    }
+
+    /// What has to be made.
+    async fn missing(&self, kept: &Kept) -> anyhow::Result<Changes> {
+        let mut changes = Changes::new();
+        if let Ca::Generate { left_over } = material::ca(kept, &self.storage)? {
+            self.set_aside(&left_over).await?;
+            tracing::info!(
+                root = self.storage.describe(Item::Root),
+                "Root and issuer certificates not found: generating them"
+            );
+            let files = ca::generate(&self.plan(SystemTime::now()))?;
+            changes.extend(material::changes(&files));
+        }
+        if self.jwt.enabled && material::jwt(kept).is_none() {
+            let key = self.storage.describe(Item::JwtKey);
+            tracing::info!(key, "JWT signing key not found: generating it");
+            let jwt::Files { key, keys } = jwt::generate(&self.jwt.config)?;
+            changes.insert(Item::JwtKey, Some(key));
+            changes.insert(Item::JwtKeys, Some(keys));
+        }
+        Ok(changes)
+    }
+
+    /// Keeps files of an incomplete authority, for they may be all that is left of a user's.
+    async fn set_aside(&self, left_over: &[Item]) -> anyhow::Result<()> {
+        let Storage::Directory(directory) = &self.storage else {
+            return Ok(());
+        };
+        let kept = directory.set_aside(left_over).await?;
+        if !kept.is_empty() {
+            tracing::warn!(
+                ?kept,
+                "The certificate authority was incomplete and is replaced by a new one; what was left of it is kept"
+            );
+        }
+        Ok(())
+    }
+
+    fn check(&self, kept: Kept) -> anyhow::Result<Opened> {
+        let Ca::Use(files) = material::ca(&kept, &self.storage)? else {
+            bail!("the certificate authority is gone; restart sentry to have a new one made");
+        };
+        let record = material::rotation(&kept, &self.storage)?;
+        let where_ = self.storage.describe(Item::Chain);
+        let authority = Authority::from_files(&files, SystemTime::now())
+            .with_context(|| format!("the certificate authority is not valid ({where_})"))?;
+        let signer = match material::jwt(&kept) {
+            Some(files) => Some(
+                Signer::from_files(files, self.jwt.config.clone())
+                    .context("the JWT signing key is not valid")?,
+            ),
+            None if self.jwt.enabled => {
+                bail!("the JWT signing key is gone; restart sentry to have a new one made")
+            }
+            None => None,
+        };
+        Ok(Opened {
+            authority,
+            signer: signer.filter(|_| self.jwt.enabled),
+            kept,
+            record,
+            is_new: false,
+        })
+    }
 }
 
 /// Reads the options of the `jwks` validator, if it is configured.

@@ -14,10 +14,24 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn with_plan<T>(validity: Duration, use_it: impl FnOnce(&Plan<'_>) -> T) -> T {
+    use_it(&Plan {
+        trust_domain: &TrustDomain::new("localhost").unwrap(),
+        sentry: &SpiffeId::new("spiffe://localhost/ns/default/dapr-sentry").unwrap(),
+        clock_skew: SKEW,
+        validity,
+        now: now(),
+    })
+}
+
 fn generated() -> Files {
-    let trust_domain = TrustDomain::new("localhost").unwrap();
-    let sentry = SpiffeId::new("spiffe://localhost/ns/default/dapr-sentry").unwrap();
-    generate(&trust_domain, &sentry, SKEW, now()).unwrap()
+    with_plan(YEAR, |plan| generate(plan).unwrap())
+}
+
+fn params(name: &str, usages: Vec<KeyUsagePurpose>) -> CertificateParams {
+    with_plan(YEAR, |plan| authority(name, usages, plan))
 }
 
 /// An authority of the kind a user brings: root, intermediate, issuer, all with keys of one algorithm.
@@ -25,7 +39,7 @@ fn brought(algorithm: &'static rcgen::SignatureAlgorithm) -> Files {
     let make = |name: &str| {
         let usages = vec![KeyUsagePurpose::KeyCertSign];
         (
-            authority(name, usages, SKEW, now()),
+            params(name, usages),
             KeyPair::generate_for(algorithm).unwrap(),
         )
     };
@@ -101,8 +115,7 @@ fn a_generated_authority_has_upstreams_shape() {
         assert_eq!(lifetime, 365 * 24 * 3600 + 900);
     }
     assert!(files.key.starts_with(b"-----BEGIN PRIVATE KEY-----\n"));
-    let authority = Authority::from_files(&files, now()).unwrap();
-    assert!(authority.has_key_id());
+    Authority::from_files(&files, now()).unwrap();
 }
 
 #[test]
@@ -176,13 +189,10 @@ fn what_is_broken_is_named() {
 
 #[test]
 fn a_leaf_is_no_authority() {
-    let params = |name: &str| {
-        let mut params = authority(name, Vec::new(), SKEW, now());
-        params.is_ca = IsCa::NoCa;
-        params
-    };
+    let mut params = params("leaf", Vec::new());
+    params.is_ca = IsCa::NoCa;
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let leaf = params("leaf").self_signed(&key).unwrap();
+    let leaf = params.self_signed(&key).unwrap();
     let pem = chain_to_pem(&[leaf.der().clone()]).into_bytes();
     let files = Files {
         root: pem.clone(),
@@ -192,6 +202,134 @@ fn a_leaf_is_no_authority() {
     assert!(matches!(
         Authority::from_files(&files, now()),
         Err(Error::NotAuthority)
+    ));
+}
+
+/// Whether a verifier that has `roots` only accepts a certificate of the authority: the library all our peers use.
+fn accepts(roots: &[CertificateDer<'static>], authority: &Authority) -> bool {
+    let id = SpiffeId::new("spiffe://public/ns/default/orders").unwrap();
+    let order = crate::certificate::Order {
+        id: &id,
+        dns_names: Vec::new(),
+        now: now(),
+        ttl: Duration::from_secs(3600),
+        clock_skew: SKEW,
+    };
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let issued = crate::certificate::issue(authority, &key, &order).unwrap();
+    let mut store = rustls::RootCertStore::empty();
+    for root in roots {
+        store.add(root.clone()).unwrap();
+    }
+    let leaf = rustls::server::ParsedCertificate::try_from(&issued.chain[0]).unwrap();
+    rustls::client::verify_server_cert_signed_by_trust_anchor(
+        &leaf,
+        &store,
+        &issued.chain[1..],
+        rustls_pki_types::UnixTime::now(),
+        rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .all,
+    )
+    .is_ok()
+}
+
+fn succeeded(files: &Files) -> Files {
+    let current = Authority::from_files(files, now()).unwrap();
+    with_plan(YEAR, |plan| succeed(&current, plan).unwrap())
+}
+
+#[test]
+fn a_successor_is_trusted_by_who_knows_the_old_root_and_by_who_knows_the_new() {
+    let mut files = generated();
+    let mut roots = chain_from_pem(&files.root).unwrap();
+    for generation in 1..=2 {
+        let before = Authority::from_files(&files, now()).unwrap();
+        files = succeeded(&files);
+        let after = Authority::from_files(&files, now()).unwrap();
+        let all = chain_from_pem(&files.root).unwrap();
+        assert_eq!(all.len(), 2, "{generation}");
+        assert!(accepts(&all, &before) && accepts(&all, &after));
+        roots.push(all[1].clone());
+        for root in &roots {
+            assert!(accepts(std::slice::from_ref(root), &after), "{generation}");
+        }
+        assert_ne!(before.fingerprint(), after.fingerprint());
+        files = retire(&files, before.signing_roots()).unwrap();
+        let retired = Authority::from_files(&files, now()).unwrap();
+        assert_eq!(retired.anchors().certificates(), &all[1..]);
+        for root in &roots {
+            assert!(
+                accepts(std::slice::from_ref(root), &retired),
+                "{generation}"
+            );
+        }
+    }
+    let stranger = chain_from_pem(&generated().root).unwrap();
+    assert!(!accepts(
+        &stranger,
+        &Authority::from_files(&files, now()).unwrap()
+    ));
+}
+
+#[test]
+fn chains_do_not_grow_for_ever() {
+    let mut files = generated();
+    for _ in 0..5 {
+        let current = Authority::from_files(&files, now()).unwrap();
+        files = retire(&succeeded(&files), current.signing_roots()).unwrap();
+        let authority = Authority::from_files(&files, now()).unwrap();
+        assert!(authority.chain().len() <= LONGEST_CHAIN);
+        assert!(accepts(authority.anchors().certificates(), &authority));
+    }
+}
+
+#[test]
+fn an_issuer_that_may_sign_no_further_authority_is_not_made_to() {
+    let root_key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let root = params("root", vec![KeyUsagePurpose::KeyCertSign]);
+    let root_der = root.self_signed(&root_key).unwrap().der().clone();
+    let mut issuer = params("issuer", vec![KeyUsagePurpose::KeyCertSign]);
+    issuer.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let issuer = issuer
+        .signed_by(&key, &Issuer::from_params(&root, &root_key))
+        .unwrap();
+    let files = super::files(&[root_der], &[issuer.der().clone()], &key);
+    let next = Authority::from_files(&succeeded(&files), now()).unwrap();
+    assert_eq!(next.chain().len(), 1);
+    assert!(accepts(next.anchors().certificates(), &next));
+}
+
+#[test]
+fn only_a_generated_authority_is_sentrys_own() {
+    let trust_domain = TrustDomain::new("localhost").unwrap();
+    let sentry = SpiffeId::new("spiffe://localhost/ns/default/dapr-sentry").unwrap();
+    let is_own = |files: &Files| {
+        Authority::from_files(files, now())
+            .unwrap()
+            .is_generated(&trust_domain, &sentry)
+    };
+    assert!(is_own(&generated()));
+    assert!(is_own(&succeeded(&generated())));
+    assert!(!is_own(&brought(&PKCS_ED25519)));
+}
+
+#[test]
+fn an_expired_end_of_the_chain_is_not_sent() {
+    let old = with_plan(Duration::from_secs(3600), |plan| generate(plan).unwrap());
+    let current = Authority::from_files(&old, now()).unwrap();
+    let next = with_plan(YEAR, |plan| succeed(&current, plan).unwrap());
+    let later = now() + Duration::from_secs(7200);
+    let authority = Authority::from_files(&next, later).unwrap();
+    assert_eq!(
+        authority.chain().len(),
+        1,
+        "what led to the old root has run out"
+    );
+    assert!(matches!(
+        Authority::from_files(&old, later),
+        Err(Error::NotValidNow)
     ));
 }
 

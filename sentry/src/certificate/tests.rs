@@ -3,8 +3,9 @@ use dapr_security::request::{generate_key, signing_request};
 use dapr_security::{KeyKind, Svid, TrustDomain};
 use proptest::prelude::*;
 use rcgen::{
-    BasicConstraints, CustomExtension, DnType, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, PKCS_RSA_SHA256,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512,
+    PKCS_ED25519, PKCS_RSA_SHA256,
 };
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
@@ -12,7 +13,7 @@ use x509_parser::oid_registry::{
 };
 
 use super::*;
-use crate::ca::{Files, generate};
+use crate::ca::{Files, Plan, generate};
 
 const ID: &str = "spiffe://public/ns/default/orders";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -30,11 +31,14 @@ fn now() -> SystemTime {
 fn authority() -> Authority {
     let trust_domain = TrustDomain::new("localhost").unwrap();
     let sentry = SpiffeId::new("spiffe://localhost/ns/default/dapr-sentry").unwrap();
-    Authority::from_files(
-        &generate(&trust_domain, &sentry, HOUR, now()).unwrap(),
-        now(),
-    )
-    .unwrap()
+    let plan = Plan {
+        trust_domain: &trust_domain,
+        sentry: &sentry,
+        clock_skew: HOUR,
+        validity: HOUR * 24 * 365,
+        now: now(),
+    };
+    Authority::from_files(&generate(&plan).unwrap(), now()).unwrap()
 }
 
 fn issued(authority: &Authority, key: &impl PublicKeyData, dns_names: &[&str]) -> Issued {

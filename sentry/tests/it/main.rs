@@ -6,7 +6,9 @@
 
 mod identity;
 mod jwt;
+mod kubernetes;
 mod process;
 mod reload;
 mod requests;
+mod rotation;
 mod start;

@@ -57,25 +57,9 @@ impl Place {
     }
 
     pub(crate) async fn start_with(&self, more: &[String]) -> Sentry {
-        let ports = [free_port().await, free_port().await, free_port().await];
         let mut flags = self.flags();
         flags.extend_from_slice(more);
-        flags.push(format!("--port={}", ports[0]));
-        flags.push(format!("--healthz-port={}", ports[1]));
-        flags.push(format!("--metrics-port={}", ports[2]));
-        let child = command()
-            .args(flags)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut sentry = Sentry {
-            child,
-            port: ports[0],
-            health: ports[1],
-            metrics: ports[2],
-            root: self.credential("ca.crt"),
-        };
+        let mut sentry = Sentry::spawn(command(), flags, self.credential("ca.crt")).await;
         sentry.await_ready().await;
         sentry
     }
@@ -113,7 +97,32 @@ pub(crate) struct Sentry {
 }
 
 impl Sentry {
-    async fn await_ready(&mut self) {
+    /// Starts it on free ports.
+    pub(crate) async fn spawn(mut command: Command, flags: Vec<String>, root: PathBuf) -> Self {
+        let ports = [free_port().await, free_port().await, free_port().await];
+        let child = command
+            .args(flags)
+            .arg(format!("--port={}", ports[0]))
+            .arg(format!("--healthz-port={}", ports[1]))
+            .arg(format!("--metrics-port={}", ports[2]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            port: ports[0],
+            health: ports[1],
+            metrics: ports[2],
+            root,
+        }
+    }
+
+    pub(crate) async fn health(&self) -> std::io::Result<String> {
+        get(self.health, "/healthz").await
+    }
+
+    pub(crate) async fn await_ready(&mut self) {
         let ready = async {
             loop {
                 if get(self.health, "/healthz")
@@ -127,6 +136,11 @@ impl Sentry {
             }
         };
         timeout(SOON, ready).await.unwrap();
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -145,6 +159,15 @@ impl Sentry {
 
     pub(crate) async fn metrics(&self) -> String {
         get(self.metrics, "/").await.unwrap()
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap().parse().unwrap()
     }
 
     pub(crate) fn options(&self, app_id: &str) -> Options {
@@ -173,8 +196,13 @@ impl Sentry {
 
     /// A client for requests of the test's own making.
     pub(crate) async fn client(&self, security: &Security) -> CaClient<Channel> {
+        self.client_of(security, Expect::Id(id())).await
+    }
+
+    /// As [`Sentry::client`], of a Sentry with another identity.
+    pub(crate) async fn client_of(&self, security: &Security, expect: Expect) -> CaClient<Channel> {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
-        let connector = security.connector(Expect::Id(id()));
+        let connector = security.connector(expect);
         CaClient::new(endpoint.connect_with_connector(connector).await.unwrap())
     }
 }

@@ -210,3 +210,47 @@ async fn keys_of_a_url_are_fetched_before_sentry_is_ready() {
     );
     assert!(identity(&place, &sentry, &keys.key).await.is_some());
 }
+
+#[tokio::test]
+async fn a_source_that_is_down_slow_huge_or_garbage_keeps_the_last_good_keys() {
+    use axum::http::StatusCode;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let keys = keys();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (set, count) = (keys.set.clone(), Arc::clone(&asked));
+    let answer = async move || match count.fetch_add(1, Ordering::Relaxed) {
+        0 => (StatusCode::OK, set.clone()),
+        1 => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+        2 => (StatusCode::OK, "<html>".to_owned()),
+        3 => (
+            StatusCode::OK,
+            format!("{{\"keys\": [{}]}}", " ".repeat(2 << 20)),
+        ),
+        4 => std::future::pending().await,
+        _ => (StatusCode::OK, "{\"keys\": \"none\"}".to_owned()),
+    };
+    let router = axum::Router::new().route("/keys", axum::routing::get(answer));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let place = Place::new(&format!(
+        "spec: {{mtls: {{tokenValidators: [{{name: jwks, options: {{source: '{url}', \
+         minRefreshInterval: 1001ms, requestTimeout: 300ms}}}}]}}}}"
+    ));
+    let sentry = place.start().await;
+    for times in 1..=6 {
+        eventually("the next try", async || {
+            asked.load(Ordering::Relaxed) >= times
+        })
+        .await;
+        assert!(
+            identity(&place, &sentry, &keys.key).await.is_some(),
+            "{times}"
+        );
+    }
+    server.abort();
+    assert!(identity(&place, &sentry, &keys.key).await.is_some(), "down");
+    assert_eq!(sentry.stop().await.code(), Some(0));
+}

@@ -40,13 +40,7 @@ async fn what_keeps_sentry_from_starting_is_named() {
     let place = Place::new("spec: {}");
     check(&place, &["--help"], 0, "--issuer-credentials").await;
     check(&place, &["--no-such-flag"], 2, "no-such-flag").await;
-    check(
-        &place,
-        &["--mode=kubernetes"],
-        1,
-        "--mode=kubernetes is not available",
-    )
-    .await;
+    check(&place, &["--mode=kubernetes"], 1, "NAMESPACE is not set").await;
     check(
         &place,
         &["-config", "/nowhere/at/all"],

@@ -82,22 +82,32 @@ fn plaintext_and_strangers_are_refused() {
 
 /// Opens a connection with an identity of `sentry` to a server that has to be `app_id`, certified by `anchors`.
 async fn connect(sentry: &Sentry, anchors: &str, port: u16, app_id: &str) -> Result<()> {
-    let (security, renewal) = Security::start(Options {
-        trust_anchors: AnchorsSource::Inline(anchors.to_owned()),
+    let anchors = AnchorsSource::Inline(anchors.to_owned());
+    let (security, renewal) = Security::start(options(sentry, anchors, "tester")?).await?;
+    // Nobody renews an identity that is used once.
+    drop(renewal);
+    handshake(&security, port, app_id).await
+}
+
+/// What an application asks Sentry for.
+pub(super) fn options(sentry: &Sentry, anchors: AnchorsSource, app_id: &str) -> Result<Options> {
+    Ok(Options {
+        trust_anchors: anchors,
         sentry_address: sentry.address.clone(),
         control_plane_trust_domain: TrustDomain::new("localhost")?,
         control_plane_namespace: "default".to_owned(),
         namespace: "default".to_owned(),
-        app_id: "tester".to_owned(),
+        app_id: app_id.to_owned(),
         token: TokenSource::None,
         jwt_audiences: Vec::new(),
         key: KeyKind::default(),
         trust_domain_in_request: None,
         mtls: true,
     })
-    .await?;
-    // Nobody renews an identity that is used once.
-    drop(renewal);
+}
+
+/// Opens a new connection to a sidecar that has to be `app_id` and waits for its first byte.
+pub(super) async fn handshake(security: &Security, port: u16, app_id: &str) -> Result<()> {
     let expect = Expect::Path {
         namespace: "default".to_owned(),
         app_id: app_id.to_owned(),

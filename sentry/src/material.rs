@@ -1,0 +1,146 @@
+//! What is done with what was found: use it, make what is missing, or refuse. Nothing a user brought is ever replaced
+//! without their word.
+
+use crate::ca::Files;
+use crate::jwt;
+use crate::rotation::Record;
+use crate::storage::{Changes, Item, Kept, Published, Storage};
+
+/// Why material is refused. Each text names the object and the way out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(
+        "{missing} is missing, while {present} is there: restore it, or remove both to have a new certificate authority made"
+    )]
+    Incomplete { missing: String, present: String },
+    #[error(
+        "{published} has a root certificate, while {secret} has none: restore the Secret, or remove the key from the ConfigMap to have a new certificate authority made"
+    )]
+    Orphaned { published: String, secret: String },
+    #[error("{published} differs from {secret}: both must have the same root certificates")]
+    Disagree { published: String, secret: String },
+    #[error("{0} is no rotation state of this program: remove it to end the rotation where it is")]
+    Rotation(String),
+}
+
+/// The certificate authority that applies.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Ca {
+    Use(Files),
+    /// There is none yet. Where files of an older one are left over, they are named.
+    Generate {
+        left_over: Vec<Item>,
+    },
+}
+
+const TRIO: [Item; 3] = [Item::Root, Item::Chain, Item::Key];
+
+/// Decides about root, chain and key.
+pub(crate) fn ca(kept: &Kept, storage: &Storage) -> Result<Ca, Refused> {
+    if let [Some(root), Some(chain), Some(key)] = TRIO.map(|item| kept.get(item)) {
+        return Ok(Ca::Use(Files {
+            root: root.to_vec(),
+            chain: chain.to_vec(),
+            key: key.to_vec(),
+        }));
+    }
+    let (present, missing): (Vec<_>, Vec<_>) =
+        TRIO.into_iter().partition(|item| kept.get(*item).is_some());
+    let Some(published) = &kept.published else {
+        // Files: the original makes all three anew as soon as one is missing.
+        return Ok(Ca::Generate { left_over: present });
+    };
+    if let (Some(present), Some(missing)) = (present.first(), missing.first()) {
+        return Err(Refused::Incomplete {
+            missing: storage.describe(*missing),
+            present: storage.describe(*present),
+        });
+    }
+    if published.root.is_some() {
+        return Err(Refused::Orphaned {
+            published: storage.describe_published(),
+            secret: storage.describe(Item::Root),
+        });
+    }
+    Ok(Ca::Generate {
+        left_over: Vec::new(),
+    })
+}
+
+/// Decides what has to be published; nothing if it is there already or there is nobody to publish to.
+pub(crate) fn publication(
+    kept: &Kept,
+    storage: &Storage,
+    with_keys: bool,
+) -> Result<Option<Published>, Refused> {
+    let Some(published) = &kept.published else {
+        return Ok(None);
+    };
+    let keys = kept.get(Item::JwtKeys).filter(|_| with_keys);
+    let root = kept.get(Item::Root);
+    let wanted = Published {
+        root: root.map(<[u8]>::to_vec),
+        keys: keys.map(<[u8]>::to_vec),
+    };
+    let same_root = match (&published.root, root) {
+        (None, _) => true,
+        (Some(published), Some(root)) => certificates(published) == certificates(root),
+        (Some(_), None) => false,
+    };
+    // While a root is rotated the Secret leads, and a crash may have come between it and the ConfigMap.
+    let is_rotating = rotation(kept, storage)?.is_some_and(|record| {
+        let published = published.root.as_deref().unwrap_or_default();
+        record.expects(published, &wanted.root)
+    });
+    if !same_root && !is_rotating {
+        return Err(Refused::Disagree {
+            published: storage.describe_published(),
+            secret: storage.describe(Item::Root),
+        });
+    }
+    let is_there = same_root && published.root.is_some() && published.keys == wanted.keys;
+    Ok((!is_there).then_some(wanted))
+}
+
+/// Comments and line ends do not matter: what cannot be parsed is compared as it is.
+fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
+    match dapr_security::certificate::chain_from_pem(text) {
+        Ok(chain) => chain.into_iter().map(|der| der.to_vec()).collect(),
+        Err(_) => vec![text.to_vec()],
+    }
+}
+
+/// The state of the rotation, if there is one.
+pub(crate) fn rotation(kept: &Kept, storage: &Storage) -> Result<Option<Record>, Refused> {
+    let Some(text) = kept.get(Item::Rotation) else {
+        return Ok(None);
+    };
+    let record = serde_json::from_slice(text);
+    record
+        .map(Some)
+        .map_err(|_| Refused::Rotation(storage.describe(Item::Rotation)))
+}
+
+/// The JWT key and its key set, if both are there.
+pub(crate) fn jwt(kept: &Kept) -> Option<jwt::Files> {
+    let (key, keys) = (kept.get(Item::JwtKey)?, kept.get(Item::JwtKeys)?);
+    Some(jwt::Files {
+        key: key.to_vec(),
+        keys: keys.to_vec(),
+    })
+}
+
+/// The changes that put an authority into its place.
+pub(crate) fn changes(files: &Files) -> Changes {
+    [
+        (Item::Root, &files.root),
+        (Item::Chain, &files.chain),
+        (Item::Key, &files.key),
+    ]
+    .into_iter()
+    .map(|(item, contents)| (item, Some(contents.clone())))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use std::path::Path;
+
+use super::*;
+use crate::rotation::{Phase, digest};
+use crate::storage::{Cluster, Directory};
+
+fn directory() -> Storage {
+    let paths = [
+        "/c/ca.crt",
+        "/c/issuer.crt",
+        "/c/issuer.key",
+        "/c/jwt.key",
+        "/c/jwks.json",
+    ];
+    Storage::Directory(Directory::new(Path::new("/c"), paths.map(Path::new)))
+}
+
+fn cluster() -> Storage {
+    let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+    let client = kube::Client::try_from(config).unwrap();
+    let keys = ["ca.crt", "issuer.crt", "issuer.key", "jwt.key", "jwks.json"].map(str::to_owned);
+    Storage::Cluster(Box::new(Cluster::new(client, "dapr-system", keys)))
+}
+
+fn kept(items: &[(Item, &str)], published: Option<Option<&str>>) -> Kept {
+    let items = items
+        .iter()
+        .map(|(item, text)| (*item, text.as_bytes().to_vec()));
+    let mut kept = Kept::default();
+    kept.items = items.collect();
+    kept.published = published.map(|root| Published {
+        root: root.map(|text| text.as_bytes().to_vec()),
+        keys: None,
+    });
+    kept
+}
+
+const WHOLE: [(Item, &str); 3] = [
+    (Item::Root, "root"),
+    (Item::Chain, "chain"),
+    (Item::Key, "key"),
+];
+
+fn check_ca(kept: &Kept, storage: &Storage, expected: &str) {
+    let found = match ca(kept, storage) {
+        Ok(Ca::Use(_)) => "use".to_owned(),
+        Ok(Ca::Generate { left_over }) => format!("generate, left over {left_over:?}"),
+        Err(refused) => refused.to_string(),
+    };
+    assert!(found.contains(expected), "{found}: {expected}");
+}
+
+#[tokio::test]
+async fn in_a_cluster_nothing_is_replaced_in_silence() {
+    let storage = cluster();
+    let check = |items: &[(Item, &str)], published, expected: &str| {
+        check_ca(&kept(items, Some(published)), &storage, expected);
+    };
+    check(&[], None, "generate");
+    check(&WHOLE, None, "use");
+    check(&WHOLE, Some("root"), "use");
+    check(&WHOLE, Some("other"), "use"); // publication() refuses it
+    check(
+        &[WHOLE[0], WHOLE[1]],
+        Some("root"),
+        "Secret dapr-system/dapr-trust-bundle, key \"issuer.key\" is missing",
+    );
+    check(
+        &[WHOLE[2]],
+        None,
+        "Secret dapr-system/dapr-trust-bundle, key \"ca.crt\" is missing, while Secret dapr-system/dapr-trust-bundle, key \"issuer.key\" is there",
+    );
+    check(
+        &[],
+        Some("root"),
+        "ConfigMap dapr-system/dapr-trust-bundle, key \"ca.crt\" has a root certificate, while",
+    );
+}
+
+#[test]
+fn files_are_made_anew_as_soon_as_one_is_missing() {
+    let storage = directory();
+    let check = |items: &[(Item, &str)], expected: &str| {
+        check_ca(&kept(items, None), &storage, expected);
+    };
+    check(&[], "generate, left over []");
+    check(&WHOLE, "use");
+    check(&[WHOLE[0]], "generate, left over [Root]");
+    check(&[WHOLE[1], WHOLE[2]], "generate, left over [Chain, Key]");
+}
+
+fn record(before: &str) -> String {
+    serde_json::to_string(&Record {
+        phase: Phase::Publishing,
+        since: 0,
+        until: 0,
+        retiring: Vec::new(),
+        successor: String::new(),
+        request: String::new(),
+        before: digest(before.as_bytes()),
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn what_is_published_must_be_what_is_kept() {
+    let storage = cluster();
+    let check = |items: &[(Item, &str)], published: Option<&str>, expected: &str| {
+        let kept = kept(items, Some(published));
+        let found = match publication(&kept, &storage, false) {
+            Ok(None) => "nothing".to_owned(),
+            Ok(Some(it)) => String::from_utf8(it.root.unwrap_or_default()).unwrap(),
+            Err(refused) => refused.to_string(),
+        };
+        assert!(found.contains(expected), "{found}: {expected}");
+    };
+    check(&WHOLE, Some("root"), "nothing");
+    check(&WHOLE, None, "root");
+    check(
+        &WHOLE,
+        Some("other"),
+        "ConfigMap dapr-system/dapr-trust-bundle, key \"ca.crt\" differs from Secret dapr-system/dapr-trust-bundle, key \"ca.crt\"",
+    );
+    let (old, foreign) = (record("old"), record("older"));
+    let rotating = |record| [WHOLE[0], WHOLE[1], WHOLE[2], (Item::Rotation, record)];
+    check(&rotating(&old), Some("old"), "root");
+    check(&rotating(&foreign), Some("old"), "differs from");
+    check(&rotating("no record"), Some("old"), "is no rotation state");
+}
+
+#[test]
+fn comments_do_not_make_a_difference() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap()
+        .pem();
+    let commented = format!("# my root\n{}", pem.replace('\n', "\r\n"));
+    assert_eq!(
+        certificates(pem.as_bytes()),
+        certificates(commented.as_bytes())
+    );
+    assert_ne!(certificates(b"a"), certificates(b"b"));
+}
+
+#[tokio::test]
+async fn key_sets_are_published_only_where_jwts_are_issued() {
+    let storage = cluster();
+    let mut kept = kept(&WHOLE, Some(Some("root")));
+    kept.items.insert(Item::JwtKeys, b"keys".to_vec());
+    let keys = |kept: &Kept, wanted| {
+        publication(kept, &storage, wanted)
+            .unwrap()
+            .map(|it| it.keys)
+    };
+    assert_eq!(keys(&kept, false), None);
+    assert_eq!(keys(&kept, true), Some(Some(b"keys".to_vec())));
+    kept.published = Some(Published {
+        root: Some(b"root".to_vec()),
+        keys: Some(b"keys".to_vec()),
+    });
+    assert_eq!(keys(&kept, true), None);
+    assert_eq!(keys(&kept, false), Some(None));
+}

@@ -1,0 +1,243 @@
+//! The Secret and the ConfigMap `dapr-trust-bundle`. They come with the installation; Sentry reads and updates them,
+//! never creates them, and leaves keys alone that are not its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use super::{Changes, Error, Item, Kept, Published};
+
+/// Name of both objects.
+pub(crate) const NAME: &str = "dapr-trust-bundle";
+/// On the Secret: how far a rotation of the root is.
+const ROTATION_ANNOTATION: &str = "dapr.io/root-rotation";
+/// On the ConfigMap, which unlike the Secret may be watched: each new value asks for one rotation.
+const REQUEST_ANNOTATION: &str = "dapr.io/rotate-root";
+
+/// Both objects and the names of the keys in them.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    secrets: Api<Secret>,
+    config_maps: Api<ConfigMap>,
+    namespace: String,
+    keys: BTreeMap<Item, String>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("namespace", &self.namespace)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// `keys` are those of root, chain, key, JWT key and key set.
+    pub(crate) fn new(client: Client, namespace: &str, keys: [String; 5]) -> Self {
+        let named = [
+            Item::Root,
+            Item::Chain,
+            Item::Key,
+            Item::JwtKey,
+            Item::JwtKeys,
+        ];
+        let own = [
+            (Item::NextChain, "next-issuer.crt".to_owned()),
+            (Item::NextKey, "next-issuer.key".to_owned()),
+        ];
+        Self {
+            secrets: Api::namespaced(client.clone(), namespace),
+            config_maps: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
+            keys: named.into_iter().zip(keys).chain(own).collect(),
+        }
+    }
+
+    fn key(&self, item: Item) -> &str {
+        self.keys
+            .get(&item)
+            .map_or(ROTATION_ANNOTATION, String::as_str)
+    }
+
+    pub(super) fn describe(&self, item: Item) -> String {
+        match item {
+            Item::Rotation => format!("{}, annotation {ROTATION_ANNOTATION:?}", self.secret()),
+            item => format!("{}, key {:?}", self.secret(), self.key(item)),
+        }
+    }
+
+    pub(super) fn describe_published(&self) -> String {
+        format!("{}, key {:?}", self.config_map(), self.key(Item::Root))
+    }
+
+    fn secret(&self) -> String {
+        format!("Secret {}/{NAME}", self.namespace)
+    }
+
+    fn config_map(&self) -> String {
+        format!("ConfigMap {}/{NAME}", self.namespace)
+    }
+
+    pub(super) async fn load(&self) -> Result<Kept, Error> {
+        let secret = self.secrets.get_opt(NAME).await;
+        let secret = found(secret, || self.secret())?;
+        let config_map = self.config_maps.get_opt(NAME).await;
+        let config_map = found(config_map, || self.config_map())?;
+        let mut items: BTreeMap<Item, Vec<u8>> = BTreeMap::new();
+        let data = secret.data.iter().flatten();
+        let data: BTreeMap<&str, &ByteString> = data.map(|(key, it)| (key.as_str(), it)).collect();
+        // An empty value is what an installation without a CA of the user's leaves there.
+        let value = |key: &str| data.get(key).map(|it| &it.0).filter(|it| !it.is_empty());
+        for (item, key) in &self.keys {
+            if let Some(value) = value(key) {
+                items.insert(*item, value.clone());
+            }
+        }
+        let annotations = secret.metadata.annotations.iter().flatten();
+        if let Some((_, text)) = annotations
+            .into_iter()
+            .find(|(name, _)| *name == ROTATION_ANNOTATION)
+        {
+            items.insert(Item::Rotation, text.clone().into_bytes());
+        }
+        let mut is_foreign = false;
+        if !items.contains_key(&Item::Chain)
+            && !items.contains_key(&Item::Key)
+            && let (Some(chain), Some(key)) = (value("tls.crt"), value("tls.key"))
+        {
+            items.insert(Item::Chain, chain.clone());
+            items.insert(Item::Key, key.clone());
+            is_foreign = true;
+        }
+        let text = |item| {
+            let texts = config_map.data.as_ref()?;
+            let text = texts.get(self.key(item)).filter(|it| !it.is_empty())?;
+            Some(text.clone().into_bytes())
+        };
+        let published = Published {
+            root: text(Item::Root),
+            keys: text(Item::JwtKeys),
+        };
+        let request = config_map.metadata.annotations.as_ref();
+        let request = request.and_then(|it| it.get(REQUEST_ANNOTATION)).cloned();
+        Ok(Kept {
+            items,
+            published: Some(published),
+            request,
+            is_foreign,
+            objects: Some(Box::new((secret, config_map))),
+        })
+    }
+
+    pub(super) async fn save(&self, kept: &Kept, changes: &Changes) -> Result<(), Error> {
+        let Some(objects) = &kept.objects else {
+            return Err(Error::Missing(self.secret()));
+        };
+        let mut secret = objects.0.clone();
+        let data = secret.data.get_or_insert_default();
+        for (item, contents) in changes {
+            match (item, contents) {
+                (Item::Rotation, _) => {}
+                (item, Some(contents)) => {
+                    data.insert(self.key(*item).to_owned(), ByteString(contents.clone()));
+                }
+                (item, None) => {
+                    data.remove(self.key(*item));
+                }
+            }
+        }
+        if let Some(rotation) = changes.get(&Item::Rotation) {
+            let annotations = secret.metadata.annotations.get_or_insert_default();
+            match rotation {
+                Some(text) => {
+                    let text = String::from_utf8_lossy(text).into_owned();
+                    annotations.insert(ROTATION_ANNOTATION.to_owned(), text);
+                }
+                None => {
+                    annotations.remove(ROTATION_ANNOTATION);
+                }
+            }
+        }
+        let params = PostParams::default();
+        let updated = self.secrets.replace(NAME, &params, &secret).await;
+        done(updated.map(|_| ()), || self.secret())
+    }
+
+    pub(super) async fn publish(&self, kept: &Kept, published: &Published) -> Result<(), Error> {
+        let Some(objects) = &kept.objects else {
+            return Err(Error::Missing(self.config_map()));
+        };
+        let mut config_map = objects.1.clone();
+        let data = config_map.data.get_or_insert_default();
+        for (item, contents) in [
+            (Item::Root, &published.root),
+            (Item::JwtKeys, &published.keys),
+        ] {
+            match contents {
+                Some(contents) => {
+                    let text = String::from_utf8(contents.clone());
+                    let text = text.map_err(|_| Error::Key {
+                        object: self.secret(),
+                        key: self.key(item).to_owned(),
+                    })?;
+                    data.insert(self.key(item).to_owned(), text);
+                }
+                None => {
+                    data.remove(self.key(item));
+                }
+            }
+        }
+        self.update(&config_map).await
+    }
+
+    pub(super) async fn request(&self, text: &str) -> Result<(), Error> {
+        let config_map = self.config_maps.get_opt(NAME).await;
+        let mut config_map = found(config_map, || self.config_map())?;
+        let annotations = config_map.metadata.annotations.get_or_insert_default();
+        annotations.insert(REQUEST_ANNOTATION.to_owned(), text.to_owned());
+        self.update(&config_map).await
+    }
+
+    pub(super) async fn acknowledge(&self, kept: &Kept) -> Result<(), Error> {
+        let Some(objects) = &kept.objects else {
+            return Ok(());
+        };
+        let mut config_map = objects.1.clone();
+        if let Some(annotations) = &mut config_map.metadata.annotations {
+            annotations.remove(REQUEST_ANNOTATION);
+        }
+        self.update(&config_map).await
+    }
+
+    async fn update(&self, config_map: &ConfigMap) -> Result<(), Error> {
+        let params = PostParams::default();
+        let updated = self.config_maps.replace(NAME, &params, config_map).await;
+        done(updated.map(|_| ()), || self.config_map())
+    }
+}
+
+fn found<T>(result: kube::Result<Option<T>>, object: impl Fn() -> String) -> Result<T, Error> {
+    match result {
+        Ok(found) => found.ok_or_else(|| Error::Missing(object())),
+        Err(source) => Err(Error::Get {
+            object: object(),
+            source,
+        }),
+    }
+}
+
+fn done(result: kube::Result<()>, object: impl Fn() -> String) -> Result<(), Error> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Err(Error::Conflict(object())),
+        Err(source) => Err(Error::Update {
+            object: object(),
+            source,
+        }),
+    }
+}

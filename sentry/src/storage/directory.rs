@@ -1,0 +1,264 @@
+//! Files: every change of several of them is first written to a journal, so that a crash between any two writes leaves
+//! either the old material or the new.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Changes, Error, Item, Kept, file};
+
+/// Beside the root certificates: the changes that have begun, as a JSON object of file names and contents.
+const JOURNAL: &str = ".unfinished-write.json";
+/// Asks for a rotation.
+const REQUEST: &str = "rotate-root";
+
+/// The files, by item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Directory {
+    folder: PathBuf,
+    paths: BTreeMap<Item, PathBuf>,
+}
+
+impl Directory {
+    /// `paths` are those of root, chain, key, JWT key and key set; the others lie in `folder`.
+    pub(crate) fn new(folder: &Path, paths: [&Path; 5]) -> Self {
+        let named = [
+            Item::Root,
+            Item::Chain,
+            Item::Key,
+            Item::JwtKey,
+            Item::JwtKeys,
+        ];
+        let own = [
+            (Item::NextChain, "next-issuer.crt"),
+            (Item::NextKey, "next-issuer.key"),
+            (Item::Rotation, "root-rotation.json"),
+        ];
+        let named = named.into_iter().zip(paths.map(Path::to_owned));
+        let own = own.map(|(item, name)| (item, folder.join(name)));
+        Self {
+            folder: folder.to_owned(),
+            paths: named.chain(own).collect(),
+        }
+    }
+
+    pub(crate) fn path(&self, item: Item) -> &Path {
+        self.paths.get(&item).map_or(&self.folder, PathBuf::as_path)
+    }
+
+    /// Everything whose directory is to be watched.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = &Path> {
+        self.paths.values().map(PathBuf::as_path)
+    }
+
+    pub(super) async fn load(&self) -> Result<Kept, Error> {
+        self.finish().await?;
+        self.look().await
+    }
+
+    /// What is there, for somebody who is not the one to finish what was begun.
+    pub(super) async fn look(&self) -> Result<Kept, Error> {
+        let mut kept = Kept::default();
+        for item in Item::ALL {
+            if let Some(contents) = file::read(self.path(item)).await? {
+                kept.items.insert(item, contents);
+            }
+        }
+        if kept.get(Item::Chain).is_none() && kept.get(Item::Key).is_none() {
+            let [chain, key] = ["tls.crt", "tls.key"].map(|name| self.folder.join(name));
+            if let (Some(chain), Some(key)) = (file::read(&chain).await?, file::read(&key).await?) {
+                kept.items.insert(Item::Chain, chain);
+                kept.items.insert(Item::Key, key);
+                kept.is_foreign = true;
+            }
+        }
+        let request = file::read(&self.folder.join(REQUEST)).await?;
+        kept.request = request.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+        Ok(kept)
+    }
+
+    pub(super) async fn save(&self, changes: &Changes) -> Result<(), Error> {
+        if changes.len() > 1 {
+            let changes: BTreeMap<PathBuf, Option<String>> = changes
+                .iter()
+                .map(|(item, contents)| {
+                    let contents = contents.as_ref().map(|it| STANDARD.encode(it));
+                    (self.path(*item).to_owned(), contents)
+                })
+                .collect();
+            let journal = serde_json::to_vec(&changes).unwrap_or_default();
+            file::write(&self.journal(), Some(&journal)).await?;
+            return self.finish().await;
+        }
+        for (item, contents) in changes {
+            file::write(self.path(*item), contents.as_deref()).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what is about to be replaced, under names that end in `.replaced`.
+    pub(crate) async fn set_aside(&self, items: &[Item]) -> Result<Vec<PathBuf>, Error> {
+        let mut kept = Vec::new();
+        for item in items {
+            if file::read(self.path(*item)).await?.is_some() {
+                kept.push(file::set_aside(self.path(*item), ".replaced").await?);
+            }
+        }
+        Ok(kept)
+    }
+
+    pub(super) async fn request(&self, text: &str) -> Result<(), Error> {
+        Ok(file::write(&self.folder.join(REQUEST), Some(text.as_bytes())).await?)
+    }
+
+    pub(super) async fn acknowledge(&self) -> Result<(), Error> {
+        Ok(file::write(&self.folder.join(REQUEST), None).await?)
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.folder.join(JOURNAL)
+    }
+
+    /// Does what the journal says, whether it was begun just now or before a crash.
+    async fn finish(&self) -> Result<(), Error> {
+        let path = self.journal();
+        let Some(journal) = file::read(&path).await? else {
+            return Ok(());
+        };
+        let damaged = || Error::Journal(path.clone());
+        let changes: BTreeMap<PathBuf, Option<String>> =
+            serde_json::from_slice(&journal).map_err(|_| damaged())?;
+        for (path, contents) in changes {
+            let contents = contents.map(|it| STANDARD.decode(it)).transpose();
+            file::write(&path, contents.map_err(|_| damaged())?.as_deref()).await?;
+        }
+        Ok(file::write(&path, None).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn directory(folder: &Path) -> Directory {
+        let paths = ["ca.crt", "issuer.crt", "issuer.key", "jwt.key", "jwks.json"]
+            .map(|name| folder.join(name));
+        let [root, chain, key, jwt_key, keys] = &paths;
+        Directory::new(folder, [root, chain, key, jwt_key, keys])
+    }
+
+    fn changes(text: &str) -> Changes {
+        [Item::Root, Item::Chain, Item::Key]
+            .into_iter()
+            .map(|item| (item, Some(format!("{item:?} {text}").into_bytes())))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn files_are_kept_whole_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = directory(folder.path());
+        assert!(directory.load().await.unwrap().items.is_empty());
+        std::fs::write(folder.path().join("issuer.key.new"), "left by a crash").unwrap();
+        directory.save(&changes("one")).await.unwrap();
+        let kept = directory.load().await.unwrap();
+        assert_eq!(kept.get(Item::Root), Some(&b"Root one"[..]));
+        assert_eq!(kept.items.len(), 3);
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{path:?}");
+            assert!(!path.to_string_lossy().ends_with(".new"), "{path:?}");
+        }
+        let removal = Changes::from([(Item::Key, None)]);
+        directory.save(&removal).await.unwrap();
+        assert_eq!(directory.load().await.unwrap().get(Item::Key), None);
+    }
+
+    /// A crash is a state of the folder: journal and files after each write. From each of them the next load finds
+    /// the old material or the new, never a mixture.
+    #[tokio::test]
+    async fn a_crash_between_any_two_writes_leaves_a_usable_authority() {
+        let all = |kept: &Kept| {
+            kept.items
+                .values()
+                .map(|it| String::from_utf8_lossy(it).into_owned())
+                .collect::<Vec<_>>()
+        };
+        let place = |text: &str| {
+            vec![
+                format!("Root {text}"),
+                format!("Chain {text}"),
+                format!("Key {text}"),
+            ]
+        };
+        for written in 0..=3 {
+            let folder = tempfile::tempdir().unwrap();
+            let directory = directory(folder.path());
+            directory.save(&changes("old")).await.unwrap();
+            // The journal is written first; then the files, one after the other.
+            let journal: BTreeMap<PathBuf, Option<String>> = changes("new")
+                .into_iter()
+                .map(|(item, it)| {
+                    (
+                        directory.path(item).to_owned(),
+                        it.map(|it| STANDARD.encode(it)),
+                    )
+                })
+                .collect();
+            std::fs::write(directory.journal(), serde_json::to_vec(&journal).unwrap()).unwrap();
+            for (item, contents) in changes("new").into_iter().take(written) {
+                std::fs::write(directory.path(item), contents.unwrap()).unwrap();
+            }
+            assert_eq!(
+                all(&directory.load().await.unwrap()),
+                place("new"),
+                "{written}"
+            );
+            assert!(!directory.journal().exists());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let directory = directory(folder.path());
+        directory.save(&changes("old")).await.unwrap();
+        // A journal that was not completed never got its name.
+        std::fs::write(folder.path().join(format!("{JOURNAL}.new")), "{\"half").unwrap();
+        assert_eq!(all(&directory.load().await.unwrap()), place("old"));
+        std::fs::write(directory.journal(), "{\"half").unwrap();
+        let error = directory.load().await.err().unwrap();
+        assert!(error.to_string().contains("is damaged"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_cert_manager_writes_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = directory(folder.path());
+        for name in ["tls.crt", "tls.key", "ca.crt"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let kept = directory.load().await.unwrap();
+        assert!(kept.is_foreign);
+        assert_eq!(kept.get(Item::Chain), Some(&b"tls.crt"[..]));
+        assert_eq!(kept.get(Item::Key), Some(&b"tls.key"[..]));
+        std::fs::write(folder.path().join("issuer.key"), "own").unwrap();
+        let kept = directory.load().await.unwrap();
+        assert!(!kept.is_foreign);
+        assert_eq!(kept.get(Item::Chain), None);
+    }
+
+    #[tokio::test]
+    async fn a_missing_directory_is_named() {
+        let directory = directory(Path::new("/nowhere/at/all"));
+        let error = directory
+            .save(&Changes::from([(Item::Root, Some(Vec::new()))]))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "file \"/nowhere/at/all/ca.crt\" cannot be written"
+        );
+    }
+}
