@@ -30,6 +30,7 @@ pub use identity::{Identity, SpiffeId, TrustDomain};
 pub use options::{KeyKind, Options, TokenSource};
 pub use security::{Error, Publisher, Renewals, Security};
 pub use server::{Peer, ServerOptions, serve};
+pub use stream::gathered::{Flusher, Gathered, gather};
 pub use svid::Svid;
 
 /// App id of the certificate authority; every client authorises exactly this one in the control plane's namespace.

@@ -4,17 +4,18 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::AsyncWrite;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -23,12 +24,16 @@ use tower::Service;
 
 use crate::acceptor::{Accepted, Acceptor, Protocol};
 use crate::identity::Identity;
+use crate::stream::gathered::{Flusher, gather};
 
 mod activity;
 mod handshakes;
 
 use activity::{Activity, Tracked};
 use handshakes::{Handshakes, Slot};
+
+/// Any error, as bodies report them.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Pause after an accept that failed for lack of file descriptors or memory, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -78,15 +83,45 @@ impl Default for ServerOptions {
     }
 }
 
+/// What a server answers with: an `axum::Router`, or a service of one's own. Each request gets a clone of it.
+pub trait Routes<B>:
+    Service<
+        Request<Incoming>,
+        Response = Response<B>,
+        Error = Infallible,
+        Future: Future<Output = Result<Response<B>, Infallible>> + Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S, B> Routes<B> for S where
+    S: Service<
+            Request<Incoming>,
+            Response = Response<B>,
+            Error = Infallible,
+            Future: Future<Output = Result<Response<B>, Infallible>> + Send,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Serves `routes` until `shutdown`, then tells clients to go away and returns once every request in flight has ended.
 /// It sets no deadline for that: dropping the future closes what is left. A bad client never stops the loop.
-pub async fn serve(
+pub async fn serve<S, B>(
     listener: TcpListener,
     acceptor: Acceptor,
-    routes: Router,
+    routes: S,
     options: ServerOptions,
     shutdown: CancellationToken,
-) {
+) where
+    S: Routes<B>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
     let mut handshakes = Handshakes::new(options.max_handshakes);
     let server = Arc::new(Server {
         acceptor,
@@ -138,15 +173,19 @@ fn is_of_one_client(error: &io::Error) -> bool {
     )
 }
 
-struct Server {
+struct Server<S> {
     acceptor: Acceptor,
-    routes: Router,
+    routes: S,
     options: ServerOptions,
     shutdown: CancellationToken,
 }
 
-impl Server {
-    async fn connection(self: Arc<Self>, slot: Slot, stream: TcpStream, remote: SocketAddr) {
+impl<S> Server<S> {
+    async fn connection<B>(self: Arc<Self>, slot: Slot, stream: TcpStream, remote: SocketAddr)
+    where
+        S: Routes<B>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
+    {
         let accepted = self.handshake(slot, stream, remote).await;
         let Some(Accepted {
             stream,
@@ -162,21 +201,19 @@ impl Server {
             Peer { identity, remote },
             Arc::clone(&activity),
         );
-        let io = TokioIo::new(stream);
+        let (io, flusher) = gather(stream);
+        let io = TokioIo::new(io);
         match protocol {
             Protocol::Http2 => {
-                self.drive(
-                    self.http2().serve_connection(io, service),
-                    &activity,
-                    remote,
-                )
-                .await
+                let connection = pin!(self.http2().serve_connection(io, service));
+                self.drive(connection, &flusher, &activity, remote).await;
             }
             Protocol::Http1 => {
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .serve_connection(io, service);
-                self.drive(connection, &activity, remote).await;
+                self.drive(pin!(connection), &flusher, &activity, remote)
+                    .await;
             }
         }
     }
@@ -224,13 +261,18 @@ impl Server {
         builder
     }
 
-    async fn drive<C>(&self, connection: C, activity: &Activity, remote: SocketAddr)
-    where
+    async fn drive<C, T>(
+        &self,
+        mut connection: Pin<&mut C>,
+        flusher: &Flusher<T>,
+        activity: &Activity,
+        remote: SocketAddr,
+    ) where
         C: GracefulConnection<Error = hyper::Error>,
+        T: AsyncWrite + Unpin,
     {
-        let mut connection = pin!(connection);
         tokio::select! {
-            result = connection.as_mut() => return log_end(result, remote),
+            result = flusher.drive(connection.as_mut()) => return log_end(result, remote),
             () = self.shutdown.cancelled() => {}
             () = activity.idle_for(self.options.max_connection_idle) => {}
         }
@@ -238,7 +280,7 @@ impl Server {
         // A live client answers at once; a dead one, or one that never spoke, must not keep the connection.
         activity.touch();
         tokio::select! {
-            result = connection.as_mut() => log_end(result, remote),
+            result = flusher.drive(connection.as_mut()) => log_end(result, remote),
             () = activity.idle_for(Some(CLOSE_GRACE)) => {}
         }
     }
@@ -250,18 +292,20 @@ fn log_end(result: Result<(), hyper::Error>, remote: SocketAddr) {
     }
 }
 
-type Served = Response<Tracked<axum::body::Body>>;
-
-fn service(
-    routes: Router,
+fn service<S, B>(
+    routes: S,
     peer: Peer,
     activity: Arc<Activity>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
-    Response = Served,
+    Response = Response<Tracked<B>>,
     Error = Infallible,
-    Future = impl Future<Output = Result<Served, Infallible>> + Send + use<>,
-> {
+    Future = impl Future<Output = Result<Response<Tracked<B>>, Infallible>> + Send + use<S, B>,
+>
+where
+    S: Routes<B>,
+    B: Body + Unpin,
+{
     service_fn(move |mut request: Request<Incoming>| {
         let guard = activity.begin();
         request.extensions_mut().insert(peer.clone());

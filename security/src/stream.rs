@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+pub(crate) mod gathered;
+
 /// A TCP connection, with or without TLS. The TLS half is boxed: it is a few kilobytes large.
 #[derive(Debug)]
 pub enum Stream<T> {

@@ -2,6 +2,7 @@
 
 pub mod answers;
 mod batch;
+mod connections;
 mod events;
 pub mod external;
 mod failure;

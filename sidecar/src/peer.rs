@@ -1,6 +1,7 @@
 //! Calls to other sidecars: pooled connections, and the calls made on them.
 
 mod calls;
+mod executor;
 mod pool;
 pub(crate) mod proxy;
 

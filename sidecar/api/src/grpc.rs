@@ -14,7 +14,7 @@ mod subscribe;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -49,7 +49,6 @@ const REFLECTION: [&str; 2] = [
 pub struct GrpcApi {
     core: Arc<Core>,
     dapr: DaprServer<service::Service>,
-    reflection: Routes,
 }
 
 impl std::fmt::Debug for GrpcApi {
@@ -65,7 +64,6 @@ pub fn service(core: Arc<Core>) -> GrpcApi {
         dapr: DaprServer::new(service::Service::new(Arc::clone(&core)))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit),
-        reflection: reflection(),
         core,
     }
 }
@@ -83,9 +81,13 @@ pub(crate) fn message_limit(core: &Core) -> usize {
     }
 }
 
+/// Reflection, made when it is first asked for: the decoded descriptors are large, and most sidecars never need
+/// them.
+static REFLECTION_ROUTES: LazyLock<Routes> = LazyLock::new(reflection);
+
 /// Reflection, in both versions. An unreadable descriptor set would be a defect of the build; the services
 /// work without.
-pub(crate) fn reflection() -> Routes {
+fn reflection() -> Routes {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(dapr_proto::FILE_DESCRIPTOR_SET)
@@ -224,7 +226,7 @@ impl GrpcApi {
                 "workflows are not available in this version of the sidecar: run the workflow worker against a sidecar that has them",
             )
             .into_http(),
-            Destination::Reflection => reflect(&mut self.reflection, request).await,
+            Destination::Reflection => reflect(request).await,
             Destination::Proxy => {
                 let request = request.map(|body| body.boxed_unsync());
                 match proxy(&self.core, Side::Api, request).await {
@@ -236,15 +238,13 @@ impl GrpcApi {
     }
 }
 
-pub(crate) async fn reflect<B>(
-    routes: &mut Routes,
-    request: Request<B>,
-) -> Response<tonic::body::Body>
+pub(crate) async fn reflect<B>(request: Request<B>) -> Response<tonic::body::Body>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
 {
     let request = request.map(tonic::body::Body::new);
+    let mut routes = REFLECTION_ROUTES.clone();
     match routes.call(request).await {
         Ok(response) => response.map(tonic::body::Body::new),
         Err(never) => match never {},

@@ -25,11 +25,10 @@ use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke::{self, CallerId};
 use dapr_sidecar_core::rpc;
 use http_body_util::BodyExt as _;
-use tonic::service::Routes;
 use tonic::{Status, Streaming};
 use tower::Service;
 
-use crate::grpc::{Side, is_reflection, message_limit, proxy, reflect, reflection};
+use crate::grpc::{Side, is_reflection, message_limit, proxy, reflect};
 use crate::services::Core;
 use crate::wire;
 
@@ -41,7 +40,6 @@ const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
 pub struct InternalApi {
     core: Arc<Core>,
     invocation: ServiceInvocationServer<Invocation>,
-    reflection: Routes,
 }
 
 impl std::fmt::Debug for InternalApi {
@@ -60,7 +58,6 @@ pub fn service(core: Arc<Core>) -> InternalApi {
         invocation: ServiceInvocationServer::new(invocation)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit),
-        reflection: reflection(),
         core,
     }
 }
@@ -100,8 +97,7 @@ where
             return Box::pin(self.invocation.call(request));
         }
         if is_reflection(path) {
-            let mut routes = self.reflection.clone();
-            return Box::pin(async move { Ok(reflect(&mut routes, request).await) });
+            return Box::pin(async move { Ok(reflect(request).await) });
         }
         let core = Arc::clone(&self.core);
         Box::pin(async move {

@@ -660,11 +660,11 @@ impl Base {
         stop: &CancellationToken,
     ) {
         let options = internal::server_options();
-        let routes = internal::routes(Arc::clone(core));
+        let api = internal::service(Arc::clone(core));
         let acceptor = self.security.peer_acceptor();
         apis.spawn(
             "internal API",
-            dapr_security::serve(listener, acceptor, routes, options, stop.clone()),
+            dapr_security::serve(listener, acceptor, api, options, stop.clone()),
         );
     }
 }

@@ -21,6 +21,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::connections::Connections;
 use super::permits::Permits;
 use super::{answers, batch, failure, outcome, path, tls};
 use crate::settings::App;
@@ -51,7 +52,8 @@ pub struct HttpChannel {
 
 /// The client of each protocol; the request path matches on it once.
 enum Transport {
-    Plain(Client<HttpConnector, Body>),
+    Http1(Connections),
+    H2c(Client<HttpConnector, Body>),
     Tls(Client<hyper_rustls::HttpsConnector<HttpConnector>, Body>),
 }
 
@@ -103,7 +105,7 @@ impl HttpChannel {
             token.set_sensitive(true);
         }
         Ok(Self {
-            client: transport(app.protocol)?,
+            client: transport(app, port)?,
             base: format!("{scheme}://{}:{port}", app.address),
             app_id: header("--app-id", app_id)?,
             token,
@@ -144,21 +146,44 @@ impl HttpChannel {
         Ok(response)
     }
 
-    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Error> {
+    /// Sends a request whose URI is path and query alone.
+    async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Error> {
         let verb = request.method().clone();
-        let uri = request.uri().clone();
+        let path = request.uri().clone();
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            let uri = self.absolute(&path).unwrap_or_default();
+            Error::Transport(failure::text(&verb, &uri, error))
+        };
         let response = match &self.client {
-            Transport::Plain(client) => client.request(request).await,
-            Transport::Tls(client) => client.request(request).await,
+            Transport::Http1(connections) => {
+                return connections
+                    .send(request)
+                    .await
+                    .map_err(|error| failed(&error));
+            }
+            Transport::H2c(client) => {
+                *request.uri_mut() = self.absolute(&path)?;
+                client.request(request).await
+            }
+            Transport::Tls(client) => {
+                *request.uri_mut() = self.absolute(&path)?;
+                client.request(request).await
+            }
         };
         match response {
             Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
-            Err(error) => Err(Error::Transport(failure::text(&verb, &uri, &error))),
+            Err(error) => Err(failed(&error)),
         }
     }
 
+    fn absolute(&self, path: &Uri) -> Result<Uri, Error> {
+        format!("{}{path}", self.base)
+            .parse()
+            .map_err(|error| Error::Transport(format!("{}{path}: {error}", self.base)))
+    }
+
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
-        let request = http::Request::get(format!("{}{path}", self.base))
+        let request = http::Request::get(path)
             .header(APP_ID, self.app_id.clone())
             .header(CONTENT_TYPE, "application/json")
             .body(body::empty())
@@ -188,7 +213,7 @@ impl HttpChannel {
         trace: &HeaderMap,
     ) -> Result<(StatusCode, Bytes), Error> {
         let slash = if path.starts_with('/') { "" } else { "/" };
-        let mut request = http::Request::post(format!("{}{slash}{path}", self.base))
+        let mut request = http::Request::post(format!("{slash}{path}"))
             .header(CONTENT_TYPE, content_type)
             .body(body::full(body))
             .map_err(|error| Error::Transport(error.to_string()))?;
@@ -218,7 +243,14 @@ impl HttpChannel {
     }
 }
 
-fn transport(protocol: Protocol) -> Result<Transport, rustls::Error> {
+fn transport(app: &App, port: u16) -> Result<Transport, SettingsError> {
+    let protocol = app.protocol;
+    if protocol == Protocol::Http {
+        let connections = Connections::new(&app.address, port);
+        let connections =
+            connections.map_err(|_| SettingsError::NotAHeader("--app-channel-address"))?;
+        return Ok(Transport::Http1(connections));
+    }
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     let mut builder = Client::builder(TokioExecutor::new());
@@ -238,7 +270,7 @@ fn transport(protocol: Protocol) -> Result<Transport, rustls::Error> {
             hyper_rustls::HttpsConnector::from((tcp, tls)),
         )));
     }
-    Ok(Transport::Plain(build(&builder, tcp)))
+    Ok(Transport::H2c(build(&builder, tcp)))
 }
 
 fn build<C: Connect + Clone>(
@@ -263,9 +295,8 @@ impl AppChannel for HttpChannel {
     async fn invoke(&self, request: Request) -> Result<Response, Error> {
         let path = path::path_and_query(&request.method, &request.query)
             .map_err(|error| Error::Transport(error.to_string()))?;
-        let uri: Uri = format!("{}{path}", self.base)
-            .parse()
-            .map_err(|error| Error::Transport(format!("{}{path}: {error}", self.base)))?;
+        let uri = Uri::from_maybe_shared(Bytes::from(path))
+            .map_err(|error| Error::Transport(format!("{}: {error}", self.base)))?;
         let mut outgoing = http::Request::new(request.body);
         *outgoing.method_mut() = request.verb.unwrap_or(Method::POST);
         *outgoing.uri_mut() = uri;
@@ -340,8 +371,7 @@ impl AppChannel for HttpChannel {
     }
 
     async fn probe(&self) -> bool {
-        let request =
-            http::Request::get(format!("{}{}", self.base, self.probe_path)).body(body::empty());
+        let request = http::Request::get(self.probe_path.as_str()).body(body::empty());
         let Ok(request) = request else { return false };
         // Probes carry neither the app id nor the token.
         let started = Instant::now();

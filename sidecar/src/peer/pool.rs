@@ -6,13 +6,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use dapr_security::{Expect, Security};
+use dapr_security::{Expect, Security, gather};
 use dapr_sidecar_core::peer::Target;
 use dapr_sidecar_core::rpc::{Code, Status};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
 use tower::{Service, ServiceExt as _};
+
+use super::executor::Flushing;
 
 /// A dial that takes longer has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,14 +104,15 @@ impl Pool {
                 .oneshot(uri.clone())
                 .await
                 .map_err(|error| unavailable(&dial_text(&target.address, &error)))?;
-            http2::Builder::new(TokioExecutor::new())
+            let (stream, flusher) = gather(stream.into_inner());
+            http2::Builder::new(Flushing(flusher))
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_TIMEOUT)
                 .keep_alive_while_idle(true)
                 .initial_stream_window_size(WINDOW)
                 .initial_connection_window_size(WINDOW)
-                .handshake(stream)
+                .handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| unavailable(&error.to_string()))
         };

@@ -50,7 +50,11 @@ impl Source {
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 // Trailers have no place in a payload: those of applications travel in the message.
-                Some(Ok(frame)) => self.rest = frame.into_data().unwrap_or_default(),
+                Some(Ok(frame)) => {
+                    self.rest = frame.into_data().unwrap_or_default();
+                    // A body that knows its length ends with its last byte, and its end travels with that.
+                    self.ended = self.body.is_end_stream();
+                }
                 Some(Err(error)) => {
                     self.ended = true;
                     return Poll::Ready(Some(Err(error)));

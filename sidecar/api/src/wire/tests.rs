@@ -8,10 +8,10 @@ use dapr_proto::dapr::proto::internals::v1::{
     InternalInvokeRequest, InternalInvokeRequestStream, InternalInvokeResponseStream,
     ListStringValue,
 };
-use dapr_sidecar_core::body::{self, Body};
+use dapr_sidecar_core::body::{self, Body, BoxError};
 use dapr_sidecar_core::invoke::{Origin, Request, Response, Status};
 use dapr_sidecar_core::rpc::{self, Code};
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -82,6 +82,42 @@ fn a_small_call_is_one_message() {
         (Some(Method::PATCH), "a/b", "q=1")
     );
     assert_eq!(read(received.body).as_deref(), Ok(b"hello".as_ref()));
+}
+
+#[test]
+fn the_end_of_a_body_of_known_length_comes_with_its_last_byte() {
+    /// As a server has it: the end is known, and told only later.
+    struct Announced(Option<Bytes>);
+
+    impl http_body::Body for Announced {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            match self.0.take() {
+                Some(data) => std::task::Poll::Ready(Some(Ok(Frame::data(data)))),
+                None => std::task::Poll::Pending,
+            }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_none()
+        }
+    }
+
+    let body = Announced(Some(Bytes::from_static(b"abc"))).boxed_unsync();
+    let (leading, body) = internal_request(request(body));
+    let (mut stream, _error) = request_stream(leading, body);
+    let first = stream.next().now_or_never().flatten().expect("a message");
+    assert_eq!(first.payload.expect("a payload").data, "abc");
+    assert_eq!(
+        stream.next().now_or_never(),
+        Some(None),
+        "the end waits for nothing"
+    );
 }
 
 #[test]
