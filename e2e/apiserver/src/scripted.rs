@@ -16,9 +16,11 @@ mod serve;
 mod shared;
 mod store;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use hyper::service::service_fn;
@@ -26,8 +28,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
 
 pub use fault::Fault;
 pub use object::{Name, Resource};
@@ -35,13 +38,22 @@ pub use record::{Counts, Request, Verb};
 pub use shared::Options;
 pub use store::Versions;
 
+use crate::condition::PAUSE;
 use shared::Shared;
 use store::Expect;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// How long the port may be taken after the server was stopped.
+const PORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running server. Dropping it stops it and breaks its connections.
 pub struct Server {
     shared: Arc<Shared>,
     address: SocketAddr,
+    /// Never listens: it keeps the port ours while the server is stopped. Otherwise a client that tries again and again
+    /// is given the port for its own end some time, and reaches itself.
+    _port: TcpSocket,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -64,15 +76,14 @@ impl Drop for Server {
 impl Server {
     /// Starts a server on a free port of loopback.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .context("no port for the scripted API server")?;
-        let address = listener.local_addr()?;
+        let port = bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let address = port.local_addr()?;
         let shared = Arc::new(Shared::new(options));
-        let task = Mutex::new(Some(spawn(listener, &shared)));
+        let task = Mutex::new(Some(spawn(listen(address).await?, &shared)));
         Ok(Self {
             shared,
             address,
+            _port: port,
             task,
         })
     }
@@ -89,9 +100,8 @@ impl Server {
 
     /// Answers again after [`Server::stop`], at the same address.
     pub async fn resume(&self) -> anyhow::Result<()> {
-        let listener = TcpListener::bind(self.address)
-            .await
-            .context("the port is taken")?;
+        self.stop().await;
+        let listener = listen(self.address).await?;
         *self.task.lock() = Some(spawn(listener, &self.shared));
         Ok(())
     }
@@ -257,6 +267,29 @@ impl Server {
             .open
             .get(path)
             .map_or(0, |(_, most)| *most)
+    }
+}
+
+/// Takes a port without listening on it.
+fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// A process that another test is just starting holds copies of our sockets until it runs its own program, also of one
+/// that listened here before.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let end = Instant::now() + PORT_LIMIT;
+    loop {
+        match bind(address).and_then(|socket| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error).context("no port for the scripted API server"),
+        }
     }
 }
 
