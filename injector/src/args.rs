@@ -1,15 +1,21 @@
 //! Flags of the injector.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use dapr_kit::flags::{self, Environment};
 use dapr_kit::log::{self, LogArgs, LogIdentity};
 use dapr_kit::metrics::MetricsArgs;
+use dapr_kit::process::refuse_root;
 use dapr_kit::shutdown::Shutdown;
+use dapr_kubernetes::Place;
 
 use crate::app::{self, Settings};
 use crate::config::{self, Config};
+
+mod explain;
+
+pub use explain::ExplainArgs;
 
 /// Adds the Dapr sidecar to annotated pods.
 #[derive(Debug, Parser)]
@@ -41,9 +47,11 @@ pub struct Args {
 
 impl Args {
     /// Runs the injector until the shutdown.
-    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Everything that keeps it from starting or going on.
+    pub async fn run(self, environment: Environment, shutdown: Shutdown) -> anyhow::Result<()> {
         let _log = log::init(&self.log, LogIdentity::new("dapr.injector"))?;
-        let environment = Environment::of_process();
         let config = Config::from_environment(&environment)?;
         if environment
             .non_empty(config::OLD_ALLOWED_SERVICE_ACCOUNTS)
@@ -55,10 +63,27 @@ impl Args {
                 config::ALLOWED_SERVICE_ACCOUNTS
             );
         }
-        app::run(self.settings(), config, shutdown).await
+        if let Some(warning) = config.warning() {
+            tracing::warn!("{warning}");
+        }
+        if config.sentry_address.is_empty() {
+            return Err(config::Error::NoSentry.into());
+        }
+        if !environment.truthy("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK") {
+            refuse_root()?;
+        }
+        let settings = self.settings(&environment);
+        let place = Place::choose(
+            settings.kubeconfig.as_deref(),
+            environment.non_empty("KUBERNETES_SERVICE_HOST"),
+            environment.non_empty("KUBERNETES_SERVICE_PORT"),
+            environment.non_empty("HOME").map(Path::new),
+        )?;
+        let client = dapr_kubernetes::client(&place).await?;
+        app::run(settings, config, client, shutdown).await
     }
 
-    fn settings(self) -> Settings {
+    fn settings(self, environment: &Environment) -> Settings {
         let Self {
             port,
             listen_address: _,
@@ -69,12 +94,14 @@ impl Args {
             log: _,
             metrics,
         } = self;
+        let token_file = environment.non_empty("DAPR_SENTRY_TOKEN_FILE");
         Settings {
             port,
             healthz_port,
             scheduler_enabled,
             kubeconfig,
             metrics,
+            token_file: token_file.map(PathBuf::from),
         }
     }
 }
@@ -89,7 +116,7 @@ mod tests {
     fn check(line: &str, expected: Settings) {
         let words = std::iter::once("injector").chain(line.split_whitespace());
         let args: Args = try_parse_from(Dashes::OneOrTwo, words).expect(line);
-        assert_eq!(args.settings(), expected, "{line}");
+        assert_eq!(args.settings(&Environment::default()), expected, "{line}");
     }
 
     #[test]
@@ -107,6 +134,7 @@ mod tests {
                 scheduler_enabled: true,
                 kubeconfig: None,
                 metrics,
+                token_file: None,
             },
         );
         check(
@@ -123,6 +151,7 @@ mod tests {
                     metrics_port: "4".to_owned(),
                     metrics_listen_address: "c".to_owned(),
                 },
+                token_file: None,
             },
         );
     }

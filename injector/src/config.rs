@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use dapr_kit::flags::{self, Environment};
 use dapr_kit::truthy;
 
+use crate::glob;
+use crate::patch::pod::Toleration;
+
 /// The variable with the patterns of service accounts that may create pods with sidecars.
 pub(crate) const ALLOWED_SERVICE_ACCOUNTS: &str = "ALLOWED_SERVICE_ACCOUNTS";
 /// Its deprecated sibling, with the same meaning.
@@ -23,7 +26,7 @@ pub struct Config {
     pub cluster_domain: Option<String>,
     /// `ALLOWED_SERVICE_ACCOUNTS` and its deprecated sibling.
     pub allowed_service_accounts: Vec<AccountPattern>,
-    /// `IGNORE_ENTRYPOINT_TOLERATIONS`: a JSON array, not read yet.
+    /// `IGNORE_ENTRYPOINT_TOLERATIONS`: a JSON array, see [`Config::entrypoint_tolerations`].
     pub ignore_entrypoint_tolerations: Option<String>,
     /// `ACTORS_ENABLED`.
     pub actors_enabled: bool,
@@ -44,7 +47,7 @@ pub struct Config {
     /// `SIDECAR_DROP_ALL_CAPABILITIES`.
     pub drop_all_capabilities: bool,
     /// `NATIVE_SIDECAR_ENABLED`: the default of the native sidecar mode.
-    pub native_sidecar: bool,
+    pub native_sidecar: NativeSidecar,
     /// `DAPR_TRUST_ANCHORS_FILE`.
     pub trust_anchors_file: PathBuf,
     /// `DAPR_CONTROL_PLANE_TRUST_DOMAIN`.
@@ -64,6 +67,17 @@ pub enum PullPolicy {
     Never,
     /// `IfNotPresent`.
     IfNotPresent,
+}
+
+/// Whether sidecars are native ones where the pod does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeSidecar {
+    /// A word that means yes.
+    Yes,
+    /// Anything else, and nothing.
+    No,
+    /// `auto`: where the API server knows them.
+    Auto,
 }
 
 /// A service of the control plane that sidecars are told about.
@@ -111,22 +125,40 @@ pub enum Error {
     /// A service account pattern that says nothing.
     #[error("namespace and name patterns cannot both be empty")]
     EmptyPattern,
+    /// A service account pattern with a malformed glob.
+    #[error("invalid pattern {entry:?}: {half:?} is no valid glob")]
+    Glob {
+        /// The pattern.
+        entry: String,
+        /// What is malformed.
+        half: String,
+    },
+    /// Without it there is no identity, and no certificate to serve with.
+    #[error("DAPR_SENTRY_ADDRESS is not set: the injector gets its certificate from there")]
+    NoSentry,
 }
 
 impl Config {
     /// Reads and checks the variables.
+    ///
+    /// # Errors
+    /// See [`Error`].
     pub fn from_environment(environment: &Environment) -> Result<Self, Error> {
-        let required = |key| {
-            environment
-                .non_empty(key)
-                .map(str::to_owned)
-                .ok_or(Error::Missing(key))
-        };
+        let required = |key| environment.non_empty(key).ok_or(Error::Missing(key));
+        let image = required("SIDECAR_IMAGE")?;
+        Self::or(environment, image, required("NAMESPACE")?)
+    }
+
+    /// As [`Config::from_environment`], with what takes the place of the two variables that are required.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn or(environment: &Environment, image: &str, namespace: &str) -> Result<Self, Error> {
         let text = |key, default: &str| environment.non_empty(key).unwrap_or(default).to_owned();
         let on_by_default = |key| environment.non_empty(key).is_none_or(truthy);
         Ok(Self {
-            sidecar_image: required("SIDECAR_IMAGE")?,
-            namespace: required("NAMESPACE")?,
+            sidecar_image: text("SIDECAR_IMAGE", image),
+            namespace: text("NAMESPACE", namespace),
             image_pull_policy: pull_policy(environment.get("SIDECAR_IMAGE_PULL_POLICY")),
             cluster_domain: environment
                 .non_empty("KUBE_CLUSTER_DOMAIN")
@@ -144,7 +176,7 @@ impl Config {
             read_only_root_filesystem: on_by_default("SIDECAR_READ_ONLY_ROOT_FILESYSTEM"),
             downward_apis: environment.truthy("ENABLE_K8S_DOWNWARD_APIS"),
             drop_all_capabilities: environment.truthy("SIDECAR_DROP_ALL_CAPABILITIES"),
-            native_sidecar: environment.truthy("NATIVE_SIDECAR_ENABLED"),
+            native_sidecar: native_sidecar(environment.get("NATIVE_SIDECAR_ENABLED")),
             trust_anchors_file: text("DAPR_TRUST_ANCHORS_FILE", "/var/run/dapr.io/tls/ca.crt")
                 .into(),
             control_plane_trust_domain: text("DAPR_CONTROL_PLANE_TRUST_DOMAIN", "cluster.local"),
@@ -155,6 +187,30 @@ impl Config {
             )
             .into(),
         })
+    }
+}
+
+impl Config {
+    /// The tolerations of pods whose nodes ignore the entrypoint of images; none if the variable is no JSON.
+    pub fn entrypoint_tolerations(&self) -> Vec<Toleration> {
+        let text = self.ignore_entrypoint_tolerations.as_deref();
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
+    }
+
+    /// What is not taken over, for the log.
+    pub fn warning(&self) -> Option<String> {
+        let text = self.ignore_entrypoint_tolerations.as_deref()?;
+        let error = serde_json::from_str::<Vec<Toleration>>(text).err()?;
+        Some(format!("Couldn't parse entrypoint tolerations: {error}"))
+    }
+}
+
+fn native_sidecar(text: Option<&str>) -> NativeSidecar {
+    match text {
+        Some(text) if truthy(text) => NativeSidecar::Yes,
+        Some(text) if text.trim().eq_ignore_ascii_case("auto") => NativeSidecar::Auto,
+        Some(_) | None => NativeSidecar::No,
     }
 }
 
@@ -226,10 +282,20 @@ fn account_patterns(environment: &Environment) -> Result<Vec<AccountPattern>, Er
 fn account_pattern(entry: &str) -> Result<AccountPattern, Error> {
     match entry.split_once(':') {
         Some(("", "")) => Err(Error::EmptyPattern),
-        Some((namespace, name)) if !name.contains(':') => Ok(AccountPattern {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }),
+        Some((namespace, name)) if !name.contains(':') => {
+            for half in [namespace, name] {
+                if !glob::is_valid(half) {
+                    return Err(Error::Glob {
+                        entry: entry.to_owned(),
+                        half: half.to_owned(),
+                    });
+                }
+            }
+            Ok(AccountPattern {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            })
+        }
         _ => Err(Error::Pattern(entry.to_owned())),
     }
 }
@@ -279,7 +345,7 @@ mod tests {
             read_only_root_filesystem: true,
             downward_apis: false,
             drop_all_capabilities: false,
-            native_sidecar: false,
+            native_sidecar: NativeSidecar::No,
             trust_anchors_file: "/var/run/dapr.io/tls/ca.crt".into(),
             control_plane_trust_domain: "cluster.local".to_owned(),
             sentry_address: String::new(),
@@ -381,7 +447,8 @@ mod tests {
         assert!(
             !config.actors_enabled && !config.run_as_non_root && !config.read_only_root_filesystem
         );
-        assert!(config.downward_apis && config.drop_all_capabilities && config.native_sidecar);
+        assert!(config.downward_apis && config.drop_all_capabilities);
+        assert_eq!(config.native_sidecar, NativeSidecar::Yes);
         assert_eq!(
             (config.run_as_user, config.run_as_group),
             (Some(1000), Some(-1))
@@ -422,5 +489,38 @@ mod tests {
             [("ALLOWED_SERVICE_ACCOUNTS", ":")],
             "namespace and name patterns cannot both be empty",
         );
+    }
+
+    #[test]
+    fn malformed_globs() {
+        check_error(
+            [("ALLOWED_SERVICE_ACCOUNTS", "ns:[a")],
+            "invalid pattern \"ns:[a\": \"[a\" is no valid glob",
+        );
+    }
+
+    #[test]
+    fn native_sidecars() {
+        for (text, expected) in [
+            ("true", NativeSidecar::Yes),
+            ("auto", NativeSidecar::Auto),
+            ("false", NativeSidecar::No),
+            ("", NativeSidecar::No),
+        ] {
+            let config = config([("NATIVE_SIDECAR_ENABLED", text)]).expect(text);
+            assert_eq!(config.native_sidecar, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tolerations_that_are_no_json_are_told() {
+        let name = "IGNORE_ENTRYPOINT_TOLERATIONS";
+        let bad = config([(name, r#"[{\"effect\":\"NoSchedule\"}]"#)]).expect("fine");
+        assert_eq!(bad.entrypoint_tolerations(), []);
+        let warning = bad.warning().expect("told");
+        assert!(warning.starts_with("Couldn't parse entrypoint tolerations"));
+        let good = config([(name, r#"[{"effect":"NoSchedule","key":"aws"}]"#)]).expect("fine");
+        assert_eq!(good.entrypoint_tolerations()[0].key, "aws");
+        assert_eq!(good.warning(), None);
     }
 }
