@@ -1,6 +1,6 @@
 # One line per target; what is longer lives in a script of the folder it belongs to.
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench images crds protos e2e
+.PHONY: help demo test verify fix bench fuzz images crds protos e2e
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
@@ -19,6 +19,9 @@ fix: ## formats and applies lint suggestions
 
 bench: ## measures what images ship (profile dist); BENCH_BASELINE_DIR=folder compares with other executables
 	cargo build --profile dist --locked -p dapr-sidecar -p dapr-sentry -p dapr-placement -p dapr-bench --bins && target/dist/bench
+
+fuzz: ## attacks with what strangers can send, a minute per target; says so where cargo-fuzz cannot be installed
+	@fuzz/run
 
 images: ## one image per binary (needs the Kubernetes work; says so until then)
 	@charts/images

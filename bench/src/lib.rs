@@ -3,7 +3,9 @@
 //! Each row starts real executables, measures them and prints a table and JSON; the same load can be
 //! run on executables of the same names from another folder. No product code lives here.
 
+pub mod cores;
 pub mod load;
 pub mod process;
 pub mod report;
 pub mod rows;
+pub mod sentry;

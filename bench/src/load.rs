@@ -29,6 +29,12 @@ pub struct Load {
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
+    /// Latencies in any order.
+    pub fn new(mut latencies: Vec<Duration>) -> Self {
+        latencies.sort_unstable();
+        Self(latencies)
+    }
+
     /// The latency that a share of `percent` requests stayed below.
     pub fn percentile(&self, percent: f64) -> Duration {
         let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
@@ -78,8 +84,7 @@ impl Load {
         while let Some(call) = calls.join_next().await {
             latencies.push(call??);
         }
-        latencies.sort_unstable();
-        Ok(Latencies(latencies))
+        Ok(Latencies::new(latencies))
     }
 }
 
@@ -89,10 +94,10 @@ mod tests {
 
     #[test]
     fn percentiles_are_ranks() {
-        let latencies = Latencies((1..=100).map(Duration::from_millis).collect());
+        let latencies = Latencies::new((1..=100).rev().map(Duration::from_millis).collect());
         assert_eq!(latencies.percentile(50.0), Duration::from_millis(50));
         assert_eq!(latencies.percentile(99.0), Duration::from_millis(99));
         assert_eq!(latencies.percentile(100.0), Duration::from_millis(100));
-        assert_eq!(Latencies(Vec::new()).percentile(50.0), Duration::ZERO);
+        assert_eq!(Latencies::new(Vec::new()).percentile(50.0), Duration::ZERO);
     }
 }

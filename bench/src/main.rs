@@ -1,4 +1,4 @@
-//! `make bench`: prints a table and writes `target/bench.json`.
+//! `make bench`: prints a table and writes `target/bench.json`. Arguments name the groups of rows; none is all of them.
 #![expect(
     clippy::print_stdout,
     reason = "the table on stdout is what this program is for"
@@ -8,11 +8,30 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use dapr_bench::{report, rows};
-use report::Row;
+use dapr_bench::report::{Row, Target};
+use dapr_bench::{report, rows, sentry};
 
 /// Time of each invocation load.
 const DURATION: Duration = Duration::from_secs(10);
+
+/// With a baseline A B B A, so that a drift of the machine hits both alike.
+const ORDER: [Side; 4] = [Side::Ours, Side::Baseline, Side::Baseline, Side::Ours];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Ours,
+    Baseline,
+}
+
+/// Rows that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Daprd,
+    Sentry,
+    /// What Sentry does without its network; there is no executable of it, hence no baseline.
+    Signing,
+    Sizes,
+}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -25,60 +44,124 @@ async fn main() -> Result<()> {
         .context("this executable has no folder")?
         .to_owned();
     let baseline = baseline();
-
-    let mut latency = [
-        Row::new("added latency p50, 1,000 rps, 1 KiB, mTLS", "ms", Some(0.6)),
-        Row::new("added latency p99, 1,000 rps, 1 KiB, mTLS", "ms", None),
-        Row::new("CPU per request and sidecar", "µs", Some(60.0)),
-        Row::new("idle RSS of daprd", "MB", Some(12.0)),
-    ];
-    let mut start = Row::new(
-        "cold start of daprd to outbound ready, mTLS",
-        "ms",
-        Some(60.0),
-    );
-    // With a baseline A B B A, so that a drift of the machine hits both alike.
-    let order: &[bool] = if baseline.is_some() {
-        &[true, false, false, true]
-    } else {
-        &[true]
-    };
-    for ours in order {
-        let binaries = if *ours {
-            own.as_path()
-        } else {
-            baseline.as_deref().unwrap_or(&own)
-        };
-        let measured = rows::invocation(Some(binaries), DURATION).await?;
-        let values = [
-            measured.added_p50,
-            measured.added_p99,
-            measured.cpu_per_request,
-            measured.idle_rss,
-        ];
-        for (row, value) in latency.iter_mut().zip(values) {
-            if *ours {
-                row.ours.push(value)
-            } else {
-                row.baseline.push(value)
-            }
-        }
-        let value = rows::cold_start(Some(binaries)).await?;
-        if *ours {
-            start.ours.push(value)
-        } else {
-            start.baseline.push(value)
-        }
+    let mut all = Vec::new();
+    for group in groups(std::env::args().skip(1))? {
+        all.extend(run(group, &own, baseline.as_deref()).await?);
     }
-    let mut rows: Vec<Row> = latency.into_iter().chain([start]).collect();
-    rows.extend(sizes(&own, baseline.as_deref())?);
-
-    println!("{}", report::table(&rows));
+    println!("{}", report::table(&all));
     let file = own.join("../bench.json");
-    std::fs::write(&file, serde_json::to_vec_pretty(&report::json(&rows))?)
+    std::fs::write(&file, serde_json::to_vec_pretty(&report::json(&all))?)
         .context("writing bench.json")?;
     Ok(())
 }
+
+async fn run(group: Group, own: &Path, baseline: Option<&Path>) -> Result<Vec<Row>> {
+    let mut rows = group.rows();
+    let order = match baseline {
+        Some(_) if group != Group::Signing => &ORDER[..],
+        Some(_) | None => &ORDER[..1],
+    };
+    for side in order {
+        let folder = match side {
+            Side::Ours => own,
+            Side::Baseline => baseline.unwrap_or(own),
+        };
+        for (row, value) in rows.iter_mut().zip(group.measure(folder).await?) {
+            match side {
+                Side::Ours => row.ours.push(value),
+                Side::Baseline => row.baseline.push(value),
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// The groups asked for, or all.
+fn groups(names: impl Iterator<Item = String>) -> Result<Vec<Group>> {
+    let names: Vec<String> = names.collect();
+    if names.is_empty() {
+        return Ok(Group::ALL.to_vec());
+    }
+    names
+        .iter()
+        .map(|name| {
+            let group = Group::ALL.into_iter().find(|group| group.name() == name);
+            group.with_context(|| {
+                let known = Group::ALL.map(Group::name).join(", ");
+                format!("no group {name:?}; there are {known}")
+            })
+        })
+        .collect()
+}
+
+impl Group {
+    const ALL: [Self; 4] = [Self::Daprd, Self::Sentry, Self::Signing, Self::Sizes];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Daprd => "daprd",
+            Self::Sentry => "sentry",
+            Self::Signing => "signing",
+            Self::Sizes => "sizes",
+        }
+    }
+
+    fn rows(self) -> Vec<Row> {
+        let at_most = |limit| Some(Target::AtMost(limit));
+        match self {
+            Self::Daprd => vec![
+                Row::new(
+                    "added latency p50, 1,000 rps, 1 KiB, mTLS",
+                    "ms",
+                    at_most(0.6),
+                ),
+                Row::new("added latency p99, 1,000 rps, 1 KiB, mTLS", "ms", None),
+                Row::new("CPU per request and sidecar", "µs", at_most(60.0)),
+                Row::new("idle RSS of daprd", "MB", at_most(12.0)),
+                Row::new(
+                    "cold start of daprd to outbound ready, mTLS",
+                    "ms",
+                    at_most(60.0),
+                ),
+            ],
+            Self::Sentry => sentry::rows(),
+            Self::Signing => vec![sentry::signing::row()],
+            Self::Sizes => SIZES
+                .iter()
+                .map(|(_, name)| Row::new(name, "MB", None))
+                .collect(),
+        }
+    }
+
+    /// One value for each of its rows.
+    async fn measure(self, folder: &Path) -> Result<Vec<f64>> {
+        match self {
+            Self::Daprd => {
+                let measured = rows::invocation(Some(folder), DURATION).await?;
+                Ok(vec![
+                    measured.added_p50,
+                    measured.added_p99,
+                    measured.cpu_per_request,
+                    measured.idle_rss,
+                    rows::cold_start(Some(folder)).await?,
+                ])
+            }
+            Self::Sentry => sentry::measure(folder).await,
+            Self::Signing => Ok(vec![sentry::signing::measure()?]),
+            Self::Sizes => SIZES
+                .iter()
+                .map(|(file, _)| rows::size(folder, file))
+                .collect(),
+        }
+    }
+}
+
+/// Executables whose size is shown.
+const SIZES: [(&str, &str); 3] = [
+    ("daprd", "size of daprd"),
+    ("sentry", "size of sentry"),
+    ("placement", "size of placement"),
+];
 
 #[expect(
     clippy::disallowed_methods,
@@ -91,23 +174,18 @@ fn baseline() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-fn sizes(own: &Path, baseline: Option<&Path>) -> Result<Vec<Row>> {
-    let names = [
-        ("daprd", "size of daprd"),
-        ("sentry", "size of sentry"),
-        ("placement", "size of placement"),
-    ];
-    names
-        .into_iter()
-        .map(|(file, name)| {
-            let mut row = Row::new(name, "MB", None);
-            row.ours.push(rows::size(own, file)?);
-            row.baseline.extend(
-                baseline
-                    .map(|folder| rows::size(folder, file))
-                    .transpose()?,
-            );
-            Ok(row)
-        })
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_asked_for_by_name() {
+        let check = |names: &[&str], expected: Option<&[Group]>| {
+            let found = groups(names.iter().map(ToString::to_string)).ok();
+            assert_eq!(found.as_deref(), expected, "{names:?}");
+        };
+        check(&[], Some(&Group::ALL));
+        check(&["sizes", "sentry"], Some(&[Group::Sizes, Group::Sentry]));
+        check(&["operator"], None);
+    }
 }
