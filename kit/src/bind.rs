@@ -5,13 +5,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 
 /// How long [`bind_with_retry`] keeps trying.
 const RETRY_LIMIT: Duration = Duration::from_secs(10);
 /// The first and the longest pause between two of its attempts.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+/// Connections that may wait to be accepted; the kernel lowers it to its own limit, usually the same. With the 128 of the
+/// standard library, most of a thousand sidecars that start at once would be turned away and try again a second later.
+const BACKLOG: u32 = 4096;
 
 /// Where to listen, and which flag says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +89,8 @@ async fn attempt(endpoint: &Endpoint) -> io::Result<TcpListener> {
     let port = endpoint.port;
     if is_every_interface(&endpoint.address) {
         // One IPv6 socket takes both families; hosts without IPv6 have only the other kind.
-        return match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-            Err(error) if !is_taken(&error) => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
-            }
+        return match listen((Ipv6Addr::UNSPECIFIED, port).into()) {
+            Err(error) if !is_taken(&error) => listen((Ipv4Addr::UNSPECIFIED, port).into()),
             result => result,
         };
     }
@@ -100,7 +101,26 @@ async fn attempt(endpoint: &Endpoint) -> io::Result<TcpListener> {
     let mut resolved: Vec<SocketAddr> = tokio::net::lookup_host((address, port)).await?.collect();
     // Of a name with both families the IPv4 address is taken first, as clients of `localhost` expect.
     resolved.sort_by_key(SocketAddr::is_ipv6);
-    TcpListener::bind(resolved.as_slice()).await
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for address in resolved {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // The port of a predecessor whose connections are still fading away may be taken.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn is_every_interface(address: &str) -> bool {
@@ -119,7 +139,7 @@ fn is_taken(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Endpoint, bind, bind_with_retry};
+    use super::{Endpoint, RETRY_LIMIT, bind, bind_with_retry};
 
     #[tokio::test]
     async fn every_interface_includes_ipv4() {
@@ -166,6 +186,31 @@ mod tests {
             .await
             .expect_err("taken on one interface");
         assert_eq!(error.source.kind(), std::io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn a_crowd_may_wait_to_be_accepted() {
+        const CROWD: usize = 400;
+        let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        if limit
+            .trim()
+            .parse::<usize>()
+            .is_ok_and(|limit| limit < CROWD)
+        {
+            println!("skipped: the kernel lets only {} wait", limit.trim());
+            return;
+        }
+        let listener = bind(&Endpoint::new("--port", "127.0.0.1", 0))
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut waiting = Vec::new();
+        for number in 0..CROWD {
+            let connection = tokio::net::TcpStream::connect(address);
+            let connection = tokio::time::timeout(RETRY_LIMIT, connection).await;
+            waiting.push(connection.unwrap_or_else(|_| panic!("{number} wait already")));
+        }
+        assert!(waiting.iter().all(Result::is_ok));
     }
 
     #[tokio::test(start_paused = true)]
