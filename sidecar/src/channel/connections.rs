@@ -24,6 +24,8 @@ use tokio::net::TcpStream;
 const IDLE_CONNECTIONS: usize = 64;
 /// A connection that was idle for longer is not used again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long after an answer the rest of its request may take to leave, before its connection is given up.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Why a call was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -78,9 +80,6 @@ impl Connections {
             .headers_mut()
             .insert(header::HOST, self.authority.clone());
         while let Some(mut sender) = self.idle.take() {
-            if sender.ready().await.is_err() {
-                continue;
-            }
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok(self.answer(response, sender)),
                 Err(mut failed) => match failed.take_message() {
@@ -126,15 +125,20 @@ impl Connections {
 }
 
 impl Idle {
+    /// The newest that can send at once. An application may answer before it has read the request, and read no further:
+    /// a connection that is still not free after a moment stays so, and is closed.
     fn take(&self) -> Option<Sender> {
         let mut idle = self.0.lock();
-        let (since, sender) = idle.pop()?;
-        if since.elapsed() > IDLE_TIMEOUT {
-            // The others are older still.
-            idle.clear();
-            return None;
+        let (since, sender) = idle.last()?;
+        let is_usable = since.elapsed() <= IDLE_TIMEOUT && sender.is_ready();
+        if !is_usable {
+            idle.retain(|(since, sender)| {
+                let unused = since.elapsed();
+                unused <= SETTLING || (unused <= IDLE_TIMEOUT && sender.is_ready())
+            });
         }
-        Some(sender)
+        let newest = idle.iter().rposition(|(_, sender)| sender.is_ready())?;
+        Some(idle.remove(newest).1)
     }
 
     fn put(&self, sender: Sender) {
@@ -317,6 +321,26 @@ mod tests {
         drop(connections.send(get("/")).await.expect("answered"));
         let response = connections.send(get("/")).await.expect("answered");
         read(response).await;
+        let (one, two) = (requests.recv().await, requests.recv().await);
+        assert_eq!(one.expect("a request").0, 0);
+        assert_eq!(two.expect("a request").0, 1);
+    }
+
+    /// The application answers before it has read the request, and reads no further: its connection is of no more use,
+    /// and the next call does not wait for it.
+    #[tokio::test]
+    async fn an_early_answer_does_not_hold_up_the_next_call() {
+        let (connections, mut requests) = application(usize::MAX).await;
+        let endless = http_body_util::StreamBody::new(futures::stream::pending::<
+            Result<Frame<Bytes>, BoxError>,
+        >());
+        let mut upload = Request::new(endless.boxed_unsync());
+        *upload.uri_mut() = http::Uri::from_static("/upload");
+        *upload.method_mut() = http::Method::POST;
+        read(connections.send(upload).await.expect("answered")).await;
+        let limit = Duration::from_secs(20);
+        let next = tokio::time::timeout(limit, connections.send(get("/next"))).await;
+        read(next.expect("not held up").expect("answered")).await;
         let (one, two) = (requests.recv().await, requests.recv().await);
         assert_eq!(one.expect("a request").0, 0);
         assert_eq!(two.expect("a request").0, 1);
