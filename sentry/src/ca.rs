@@ -75,6 +75,7 @@ pub(crate) struct Authority {
     has_key_id: bool,
     generated_for: Option<[String; 2]>,
     signing_roots: Vec<String>,
+    fingerprint: u64,
 }
 
 impl Authority {
@@ -133,12 +134,14 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&chain[0], key)?;
         chain.truncate(valid.min(LONGEST_CHAIN));
         let template = Template::new(&issuer, &subject, has_key_id, &chain)?;
+        let anchors = TrustAnchors::from_chain(roots)?;
         Ok(Self {
+            fingerprint: short_fingerprint(&anchors, &chain[0]),
             crossing,
             has_key_id,
             generated_for,
             signing_roots,
-            anchors: TrustAnchors::from_chain(roots)?,
+            anchors,
             issuer,
             template,
             subject,
@@ -196,15 +199,20 @@ impl Authority {
 
     /// Tells authorities apart: another bundle or another issuer is another value.
     pub(crate) fn fingerprint(&self) -> u64 {
-        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        hash.update(self.anchors.pem().as_bytes());
-        hash.update(self.chain.first().map_or(&[][..], |issuer| issuer.as_ref()));
-        let hash = hash.finish();
-        hash.as_ref()
-            .iter()
-            .take(8)
-            .fold(0, |value, byte| value << 8 | u64::from(*byte))
+        self.fingerprint
     }
+}
+
+/// Made once per authority: it is asked for with every certificate.
+fn short_fingerprint(anchors: &TrustAnchors, issuer: &[u8]) -> u64 {
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    hash.update(anchors.pem().as_bytes());
+    hash.update(issuer);
+    let hash = hash.finish();
+    hash.as_ref()
+        .iter()
+        .take(8)
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 fn parse_all<'a>(
