@@ -1,7 +1,7 @@
 //! The API server as the control plane sees it: a client that is not throttled, and one tolerant list-and-watch.
 //!
 //! It knows no Dapr resource and decides nothing: what an object means is the reader's business. Writing objects is
-//! left to the callers and kube's `Api`.
+//! left to the callers and kube's `Api`, but for the Lease of an election and for Events.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), dapr_kubernetes::Error> {
@@ -23,6 +23,9 @@
 #![warn(missing_docs)]
 
 pub mod client;
+pub mod event;
+pub mod lease;
+pub mod slim;
 pub mod watch;
 
 pub use client::{Error, InCluster, Place, client};

@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 pub use change::Change;
 pub use config::Config;
 pub use health::{Health, State};
-pub use pace::Pace;
+pub use pace::{Backoff, Pace};
 pub use reader::Reader;
 
 /// What can be watched: any kube resource, also a slim one with the few fields its reader needs.

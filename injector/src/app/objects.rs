@@ -1,14 +1,18 @@
 //! The few fields of what is watched; everything else is dropped while reading.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
 use dapr_crds::annotations::COMPONENT_CONTAINER;
+use dapr_kubernetes::{resource, slim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
 
 use crate::patch::ComponentContainer;
+
+/// The metadata that is kept.
+const KEPT: slim::Keep = slim::Keep {
+    annotations: &[COMPONENT_CONTAINER],
+    labels: &[],
+    owners: false,
+};
 
 /// A Configuration: whether there is mTLS.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -74,63 +78,8 @@ impl Account {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Meta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
 fn slim<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let meta = Meta::deserialize(from)?;
-    let annotations = meta.annotations.map(|mut annotations| {
-        annotations.retain(|name, _| name == COMPONENT_CONTAINER);
-        annotations
-    });
-    Ok(ObjectMeta {
-        name: meta.name,
-        namespace: meta.namespace,
-        uid: meta.uid,
-        resource_version: meta.resource_version,
-        annotations: annotations.filter(|it| !it.is_empty()),
-        ..ObjectMeta::default()
-    })
-}
-
-macro_rules! resource {
-    ($type:ty, $kind:literal, $group:literal, $version:literal, $plural:literal) => {
-        impl kube::Resource for $type {
-            type DynamicType = ();
-            type Scope = NamespaceResourceScope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                $kind.into()
-            }
-
-            fn group((): &()) -> Cow<'_, str> {
-                $group.into()
-            }
-
-            fn version((): &()) -> Cow<'_, str> {
-                $version.into()
-            }
-
-            fn plural((): &()) -> Cow<'_, str> {
-                $plural.into()
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
+    slim::metadata(from, KEPT)
 }
 
 resource!(

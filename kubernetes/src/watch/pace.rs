@@ -21,7 +21,7 @@ impl Pace {
     }
 
     /// The pause after `steps` steps, each `factor` times the last.
-    pub(super) fn after(&self, steps: u32, factor: f64) -> Duration {
+    pub fn after(&self, steps: u32, factor: f64) -> Duration {
         // Beyond 64 steps every factor above one is at the ceiling.
         let steps = i32::try_from(steps.min(64)).unwrap_or(64);
         let seconds = self.floor.as_secs_f64() * factor.powi(steps);
@@ -31,22 +31,24 @@ impl Pace {
 
 /// Failures in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    pub(super) fn failures(self) -> u32 {
+    /// How many there were.
+    pub fn failures(self) -> u32 {
         self.failures
     }
 
-    pub(super) fn succeed(&mut self) {
+    /// Forgets them.
+    pub fn succeed(&mut self) {
         self.failures = 0;
     }
 
     /// Counts a failure; the pause before the next attempt is half fixed and half random. A server that asks for more
     /// gets at least what it asks for, and some more, so that not all come back at once.
-    pub(super) fn fail(&mut self, pace: Pace, asked: Option<Duration>, share: f64) -> Duration {
+    pub fn fail(&mut self, pace: Pace, asked: Option<Duration>, share: f64) -> Duration {
         let own = pace.after(self.failures, 2.0).mul_f64(0.5 + share / 2.0);
         self.failures = self.failures.saturating_add(1);
         let asked = asked.unwrap_or_default().min(RETRY_AFTER_CEILING);

@@ -3,6 +3,7 @@
 mod burst;
 mod client;
 mod faults;
+mod lease;
 mod minimal;
 mod property;
 mod real;

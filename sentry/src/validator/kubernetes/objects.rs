@@ -1,16 +1,19 @@
 //! The few fields of pods and configurations that decide; everything else is dropped while reading, so that thousands
 //! of pods cost little.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use dapr_crds::annotations::{APP_ID, CONFIG, CONTROL_PLANE, ENABLED, is_truthy};
+use dapr_kubernetes::{resource, slim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
 
-/// The annotations that are kept.
-const KEPT: [&str; 4] = [APP_ID, CONFIG, CONTROL_PLANE, ENABLED];
+/// The metadata that is kept.
+const KEPT: slim::Keep = slim::Keep {
+    annotations: &[APP_ID, CONFIG, CONTROL_PLANE, ENABLED],
+    labels: &[],
+    owners: false,
+};
 
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -65,30 +68,8 @@ struct AccessControl {
     trust_domain: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Meta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    annotations: Option<BTreeMap<String, String>>,
-}
-
 fn slim<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let meta = Meta::deserialize(from)?;
-    let annotations = meta.annotations.map(|mut annotations| {
-        annotations.retain(|name, _| KEPT.contains(&name.as_str()));
-        annotations
-    });
-    Ok(ObjectMeta {
-        name: meta.name,
-        namespace: meta.namespace,
-        uid: meta.uid,
-        resource_version: meta.resource_version,
-        annotations: annotations.filter(|it| !it.is_empty()),
-        ..Default::default()
-    })
+    slim::metadata(from, KEPT)
 }
 
 impl Pod {
@@ -133,39 +114,6 @@ impl Configuration {
             .and_then(|it| it.trust_domain.as_deref())
             .unwrap_or_default()
     }
-}
-
-macro_rules! resource {
-    ($type:ty, $kind:literal, $group:literal, $version:literal, $plural:literal) => {
-        impl kube::Resource for $type {
-            type DynamicType = ();
-            type Scope = NamespaceResourceScope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                $kind.into()
-            }
-
-            fn group((): &()) -> Cow<'_, str> {
-                $group.into()
-            }
-
-            fn version((): &()) -> Cow<'_, str> {
-                $version.into()
-            }
-
-            fn plural((): &()) -> Cow<'_, str> {
-                $plural.into()
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
 }
 
 resource!(Pod, "Pod", "", "v1", "pods");
