@@ -4,7 +4,9 @@
 //! run on executables of the same names from another folder. No product code lives here.
 
 pub mod cores;
+pub mod injector;
 pub mod load;
+pub mod placement;
 pub mod process;
 pub mod report;
 pub mod rows;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use dapr_bench::report::{Row, Target};
-use dapr_bench::{report, rows, sentry};
+use dapr_bench::{injector, placement, report, rows, sentry};
 
 /// Time of each invocation load.
 const DURATION: Duration = Duration::from_secs(10);
@@ -30,6 +30,8 @@ enum Group {
     Sentry,
     /// What Sentry does without its network; there is no executable of it, hence no baseline.
     Signing,
+    Injector,
+    Placement,
     Sizes,
 }
 
@@ -95,13 +97,22 @@ fn groups(names: impl Iterator<Item = String>) -> Result<Vec<Group>> {
 }
 
 impl Group {
-    const ALL: [Self; 4] = [Self::Daprd, Self::Sentry, Self::Signing, Self::Sizes];
+    const ALL: [Self; 6] = [
+        Self::Daprd,
+        Self::Sentry,
+        Self::Signing,
+        Self::Injector,
+        Self::Placement,
+        Self::Sizes,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Daprd => "daprd",
             Self::Sentry => "sentry",
             Self::Signing => "signing",
+            Self::Injector => "injector",
+            Self::Placement => "placement",
             Self::Sizes => "sizes",
         }
     }
@@ -126,6 +137,8 @@ impl Group {
             ],
             Self::Sentry => sentry::rows(),
             Self::Signing => vec![sentry::signing::row()],
+            Self::Injector => injector::rows(),
+            Self::Placement => placement::rows(),
             Self::Sizes => SIZES
                 .iter()
                 .map(|(_, name)| Row::new(name, "MB", None))
@@ -148,6 +161,8 @@ impl Group {
             }
             Self::Sentry => sentry::measure(folder).await,
             Self::Signing => Ok(vec![sentry::signing::measure()?]),
+            Self::Injector => injector::measure(folder).await,
+            Self::Placement => placement::measure(folder).await,
             Self::Sizes => SIZES
                 .iter()
                 .map(|(file, _)| rows::size(folder, file))

@@ -12,6 +12,7 @@ use dapr_kit::{COMMIT, VERSION};
 use dapr_security::{AnchorsSource, KeyKind, Options, Security, TokenSource, TrustDomain};
 use kube::Client;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::config::{Config, NativeSidecar};
 use crate::metrics::Metrics;
@@ -22,10 +23,12 @@ mod cluster;
 mod domain;
 mod objects;
 mod service;
+mod state;
 mod webhook;
 
 pub use domain::domain;
 pub use service::{Prepared, Service, Targets};
+pub use state::State;
 
 /// The app id of the injector in its SPIFFE id.
 const APP_ID: &str = "dapr-injector";
@@ -34,6 +37,8 @@ const SENTRY_TOKEN: &str = "/var/run/secrets/dapr.io/sentrytoken/token";
 const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// The first API server that runs native sidecars without a feature gate, as major and minor version.
 const NATIVE_SINCE: (u32, u32) = (1, 29);
+/// The pause before an API server that is away is asked again.
+const RETRY: Duration = Duration::from_secs(2);
 /// How long the servers may take to finish; above their own limit of 5 s for requests in flight.
 const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 
@@ -71,7 +76,12 @@ pub async fn run(
     let address = listener
         .local_addr()
         .context("failed to read the webhook's address")?;
-    let (mut tasks, shown) = (JoinSet::new(), Shown::default());
+    let state = State::default();
+    let shown = Shown {
+        page: Some(state.page()),
+        ..Shown::default()
+    };
+    let mut tasks = JoinSet::new();
     let (health, registry) = (shown.health.clone(), shown.metrics.registry.clone());
     let metrics = Metrics::register(&registry)?;
     let token = shutdown.token();
@@ -93,6 +103,7 @@ pub async fn run(
             security,
             metrics,
             targets,
+            state,
         };
         anyhow::Ok((service.prepare().await?, renewal))
     };
@@ -159,21 +170,34 @@ async fn surroundings(settings: &Settings, config: &Config, client: &Client) -> 
     }
 }
 
+/// Waits for an API server that is away: nothing can be served before it is back, and a guess would stay.
 async fn knows_native_sidecars(client: &Client) -> bool {
-    match client.apiserver_version().await {
-        Ok(version) => {
-            let knows = is_native(&version.major, &version.minor);
-            tracing::info!(
-                version = version.git_version,
-                native_sidecars = knows,
-                "API server"
-            );
-            knows
+    loop {
+        match client.apiserver_version().await {
+            Ok(version) => {
+                let knows = is_native(&version.major, &version.minor);
+                let version = version.git_version;
+                tracing::info!(version, native_sidecars = knows, "API server");
+                return knows;
+            }
+            Err(error) if is_away(&error) => {
+                tracing::warn!(%error, "the API server cannot be asked for its version yet");
+                sleep(RETRY).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the API server's version is unknown; sidecars are regular ones");
+                return false;
+            }
         }
-        Err(error) => {
-            tracing::warn!(%error, "the API server's version is unknown; sidecars are regular ones");
-            false
-        }
+    }
+}
+
+/// Whether a second attempt may succeed.
+fn is_away(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        kube::Error::Service(_) | kube::Error::HyperError(_) => true,
+        _ => false,
     }
 }
 

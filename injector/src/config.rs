@@ -74,9 +74,9 @@ pub enum PullPolicy {
 pub enum NativeSidecar {
     /// A word that means yes.
     Yes,
-    /// Anything else, and nothing.
+    /// Any other word.
     No,
-    /// `auto`: where the API server knows them.
+    /// `auto`, and nothing: where the API server knows them. Upstream takes nothing for no.
     Auto,
 }
 
@@ -207,10 +207,11 @@ impl Config {
 }
 
 fn native_sidecar(text: Option<&str>) -> NativeSidecar {
-    match text {
+    match text.map(str::trim) {
+        None | Some("") => NativeSidecar::Auto,
+        Some(text) if text.eq_ignore_ascii_case("auto") => NativeSidecar::Auto,
         Some(text) if truthy(text) => NativeSidecar::Yes,
-        Some(text) if text.trim().eq_ignore_ascii_case("auto") => NativeSidecar::Auto,
-        Some(_) | None => NativeSidecar::No,
+        Some(_) => NativeSidecar::No,
     }
 }
 
@@ -345,7 +346,7 @@ mod tests {
             read_only_root_filesystem: true,
             downward_apis: false,
             drop_all_capabilities: false,
-            native_sidecar: NativeSidecar::No,
+            native_sidecar: NativeSidecar::Auto,
             trust_anchors_file: "/var/run/dapr.io/tls/ca.crt".into(),
             control_plane_trust_domain: "cluster.local".to_owned(),
             sentry_address: String::new(),
@@ -504,8 +505,10 @@ mod tests {
         for (text, expected) in [
             ("true", NativeSidecar::Yes),
             ("auto", NativeSidecar::Auto),
+            (" Auto", NativeSidecar::Auto),
             ("false", NativeSidecar::No),
-            ("", NativeSidecar::No),
+            ("automatic", NativeSidecar::No),
+            ("", NativeSidecar::Auto),
         ] {
             let config = config([("NATIVE_SIDECAR_ENABLED", text)]).expect(text);
             assert_eq!(config.native_sidecar, expected, "{text:?}");

@@ -30,5 +30,8 @@ fn main() -> ExitCode {
         };
     }
     let args: Args = flags::parse();
-    process::run("dapr.injector", |shutdown| args.run(environment, shutdown))
+    // Most reviews take less than handing them to another thread would.
+    process::run_on("dapr.injector", 1, |shutdown| {
+        args.run(environment, shutdown)
+    })
 }

@@ -1,10 +1,10 @@
-//! What the injector counts. Names are upstream's.
+//! What the injector counts. Names are upstream's, and one is ours: whether the API server is followed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::admission::Outcome;
 
@@ -19,6 +19,7 @@ pub struct Metrics {
     requests: IntCounter,
     succeeded: IntCounterVec,
     failed: IntCounterVec,
+    watches: IntGaugeVec,
     apps: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -47,16 +48,29 @@ impl Metrics {
                 ),
                 &["app_id", "reason"],
             )?,
+            watches: IntGaugeVec::new(
+                Opts::new(
+                    "dapr_injector_watch_followed",
+                    "Whether what is known of a kind is current: 0 while a watch is cold or stale.",
+                ),
+                &["kind"],
+            )?,
             apps: Arc::default(),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.succeeded.clone()))?;
         registry.register(Box::new(metrics.failed.clone()))?;
+        registry.register(Box::new(metrics.watches.clone()))?;
         Ok(metrics)
     }
 
     pub(crate) fn request(&self) {
         self.requests.inc();
+    }
+
+    pub(crate) fn watch(&self, kind: &str, is_followed: bool) {
+        let gauge = self.watches.with_label_values(&[kind]);
+        gauge.set(i64::from(is_followed));
     }
 
     pub(crate) fn outcome(&self, outcome: &Outcome) {

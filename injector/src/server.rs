@@ -12,18 +12,24 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::admission::{Cluster, Injector, Outcome};
 use crate::metrics::Metrics;
 
+mod held;
+
+use held::Held;
+
 /// Bytes of a review: the API server takes requests of 3 MiB, and quotes what it took.
 const BODY_LIMIT: usize = 8 << 20;
 /// How long a body may take. The API server gives up a whole review after ten seconds.
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Bytes of all bodies at a time: what strangers can make the process hold. Some thousand usual reviews fit in.
+/// Bytes of all reviews at a time: what strangers can make the process hold. A thousand usual ones fit in.
 const BODIES_LIMIT: usize = 64 << 20;
+/// Bytes that each review counts for beside those of its body: its answer is not smaller because it is.
+const REVIEW: u32 = 32 << 10;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What the handler works with.
@@ -32,8 +38,8 @@ pub struct Webhook<C> {
     injector: Injector,
     cluster: Arc<C>,
     metrics: Metrics,
-    /// A permit for each byte of a body.
-    bodies: Semaphore,
+    /// A permit for each byte, given back once the answer has left.
+    bodies: Arc<Semaphore>,
 }
 
 impl<C: Cluster + Send + Sync + 'static> Webhook<C> {
@@ -43,7 +49,7 @@ impl<C: Cluster + Send + Sync + 'static> Webhook<C> {
             injector,
             cluster,
             metrics,
-            bodies: Semaphore::new(BODIES_LIMIT),
+            bodies: Arc::new(Semaphore::new(BODIES_LIMIT)),
         }
     }
 
@@ -55,24 +61,28 @@ impl<C: Cluster + Send + Sync + 'static> Webhook<C> {
             .with_state(Arc::new(self))
     }
 
-    /// The body, if it comes in time, whole, and not too large. Its permits are held as long as it is.
-    async fn read(&self, body: Body) -> Option<(Bytes, SemaphorePermit<'_>)> {
+    /// The body, if it comes in time, whole, and not too large.
+    async fn read(&self, body: Body) -> Option<(Bytes, OwnedSemaphorePermit)> {
         timeout(BODY_TIME, self.gather(body)).await.ok().flatten()
     }
 
-    async fn gather(&self, body: Body) -> Option<(Bytes, SemaphorePermit<'_>)> {
+    async fn gather(&self, body: Body) -> Option<(Bytes, OwnedSemaphorePermit)> {
         let mut body = Limited::new(body, BODY_LIMIT);
-        let mut permits = self.bodies.acquire_many(0).await.ok()?;
+        let mut permits = self.permits(REVIEW).await?;
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
             // What is no data are trailers, which say nothing here.
             if let Ok(data) = frame.ok()?.into_data() {
-                let bytes = u32::try_from(data.len()).ok()?;
-                permits.merge(self.bodies.acquire_many(bytes).await.ok()?);
+                permits.merge(self.permits(u32::try_from(data.len()).ok()?).await?);
                 whole.extend_from_slice(&data);
             }
         }
         Some((whole.freeze(), permits))
+    }
+
+    async fn permits(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let bodies = Arc::clone(&self.bodies);
+        bodies.acquire_many_owned(bytes).await.ok()
     }
 }
 
@@ -83,7 +93,7 @@ where
     webhook.metrics.request();
     let (head, body) = request.into_parts();
     let read = webhook.read(body).await;
-    let Some((body, _permits)) = read.filter(|(body, _)| !body.is_empty()) else {
+    let Some((body, permits)) = read.filter(|(body, _)| !body.is_empty()) else {
         return plain(StatusCode::BAD_REQUEST, "empty body\n");
     };
     // Exactly this: a charset makes it another type, as upstream has it.
@@ -100,7 +110,8 @@ where
             "could not encode response\n",
         );
     }
-    ([(CONTENT_TYPE, JSON)], answer.body).into_response()
+    let answer = Body::new(Held::new(answer.body, permits));
+    ([(CONTENT_TYPE, JSON)], answer).into_response()
 }
 
 fn tell(outcome: &Outcome) {

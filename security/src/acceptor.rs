@@ -55,6 +55,8 @@ pub enum Error {
 pub(crate) enum Protocol {
     Http1,
     Http2,
+    /// Nothing was agreed; the client's first bytes tell. Go's clients with HTTP/2 switched off are like this.
+    Unsaid,
 }
 
 pub(crate) struct Accepted {
@@ -79,7 +81,8 @@ impl Acceptor {
         let connection = stream.get_ref().1;
         let protocol = match connection.alpn_protocol() {
             Some(b"http/1.1") => Protocol::Http1,
-            Some(_) | None => Protocol::Http2,
+            Some(_) => Protocol::Http2,
+            None => Protocol::Unsaid,
         };
         let identity = match connection.peer_certificates().and_then(<[_]>::first) {
             Some(leaf) => self.authorise(leaf)?,

@@ -1,6 +1,7 @@
 //! The accept loop: TLS handshakes beside each other, HTTP/2 at once, the peer's identity on every request, and a drain.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::AsyncWrite;
 use tokio::net::{TcpListener, TcpStream};
@@ -63,6 +65,12 @@ pub struct ServerOptions {
     pub max_header_list_size: u32,
     /// A connection without requests for this long is closed; none keeps it.
     pub max_connection_idle: Option<Duration>,
+    /// A connection that has had requests running for this long without a pause is told to go away, and closed after
+    /// the same time again: clients that do not take their answers hold no memory for good. None waits for them.
+    pub max_connection_busy: Option<Duration>,
+    /// How long a client may take to send the head of a request: of each over HTTP/1, of a connection's first over
+    /// HTTP/2. None is half a minute over HTTP/1 and no limit over HTTP/2, whose clients dial before they have a call.
+    pub header_timeout: Option<Duration>,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
     /// TLS handshakes in flight; one more ends the oldest of them.
@@ -77,6 +85,8 @@ impl Default for ServerOptions {
             max_concurrent_streams: None,
             max_header_list_size: 1 << 20,
             max_connection_idle: None,
+            max_connection_busy: None,
+            header_timeout: None,
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
         }
@@ -111,7 +121,8 @@ impl<S, B> Routes<B> for S where
 }
 
 /// Serves `routes` until `shutdown`, then tells clients to go away and returns once every request in flight has ended.
-/// It sets no deadline for that: dropping the future closes what is left. A bad client never stops the loop.
+/// It sets no deadline for that but [`ServerOptions::max_connection_busy`]: dropping the future closes what is left. A bad
+/// client never stops the loop.
 pub async fn serve<S, B>(
     listener: TcpListener,
     acceptor: Acceptor,
@@ -209,11 +220,13 @@ impl<S> Server<S> {
                 self.drive(connection, &flusher, &activity, remote).await;
             }
             Protocol::Http1 => {
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .serve_connection(io, service);
-                self.drive(pin!(connection), &flusher, &activity, remote)
-                    .await;
+                let connection = pin!(self.http1().serve_connection(io, service));
+                self.drive(connection, &flusher, &activity, remote).await;
+            }
+            Protocol::Unsaid => {
+                let builder = self.either();
+                let connection = pin!(builder.serve_connection(io, service));
+                self.drive(connection, &flusher, &activity, remote).await;
             }
         }
     }
@@ -250,6 +263,32 @@ impl<S> Server<S> {
         }
     }
 
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new());
+        if let Some(limit) = self.options.header_timeout {
+            builder.header_read_timeout(limit);
+        }
+        builder
+    }
+
+    /// Whichever protocol the client begins with.
+    fn either(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new());
+        if let Some(limit) = self.options.header_timeout {
+            builder.http1().header_read_timeout(limit);
+        }
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(self.options.keepalive_interval)
+            .keep_alive_timeout(self.options.keepalive_timeout)
+            .max_concurrent_streams(self.options.max_concurrent_streams)
+            .max_header_list_size(self.options.max_header_list_size);
+        builder
+    }
+
     fn http2(&self) -> http2::Builder<TokioExecutor> {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -268,13 +307,15 @@ impl<S> Server<S> {
         activity: &Activity,
         remote: SocketAddr,
     ) where
-        C: GracefulConnection<Error = hyper::Error>,
+        C: GracefulConnection<Error: Display>,
         T: AsyncWrite + Unpin,
     {
         tokio::select! {
             result = flusher.drive(connection.as_mut()) => return log_end(result, remote),
             () = self.shutdown.cancelled() => {}
             () = activity.idle_for(self.options.max_connection_idle) => {}
+            () = activity.silent_for(self.options.header_timeout) => {}
+            () = activity.busy_for(self.options.max_connection_busy) => {}
         }
         connection.as_mut().graceful_shutdown();
         // A live client answers at once; a dead one, or one that never spoke, must not keep the connection.
@@ -282,11 +323,14 @@ impl<S> Server<S> {
         tokio::select! {
             result = flusher.drive(connection.as_mut()) => log_end(result, remote),
             () = activity.idle_for(Some(CLOSE_GRACE)) => {}
+            () = activity.busy_for(self.options.max_connection_busy) => {
+                tracing::debug!(%remote, "Connection closed: its requests do not end");
+            }
         }
     }
 }
 
-fn log_end(result: Result<(), hyper::Error>, remote: SocketAddr) {
+fn log_end<E: Display>(result: Result<(), E>, remote: SocketAddr) {
     if let Err(error) = result {
         tracing::debug!(%remote, %error, "Connection ended");
     }

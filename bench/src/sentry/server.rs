@@ -126,12 +126,12 @@ impl Server {
     }
 }
 
-/// One request by hand: a client with a pool would cost as much as the start that is measured.
-async fn is_healthy(port: u16) -> bool {
+/// Whether a process is up. One request by hand: a client with a pool would cost as much as the start that is measured.
+pub async fn is_healthy(port: u16) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: sentry\r\nconnection: close\r\n\r\n")
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
             .await?;
         let mut status = [0; b"HTTP/1.1 200".len()];
         stream.read_exact(&mut status).await?;
@@ -140,7 +140,7 @@ async fn is_healthy(port: u16) -> bool {
     ask.await.is_ok_and(|status| status.ends_with(b" 200"))
 }
 
-/// The runtime's own timer has a resolution of a millisecond.
-async fn pause() -> Result<()> {
+/// A short pause; the runtime's own timer has a resolution of a millisecond.
+pub async fn pause() -> Result<()> {
     Ok(tokio::task::spawn_blocking(|| std::thread::park_timeout(LOOK)).await?)
 }

@@ -1,7 +1,8 @@
 //! What the cluster is asked, before any pod is: one watch each of the system's Configuration, of Components and of
 //! service accounts. During an admission nothing is fetched.
 //!
-//! Rights that allow less than a watch are enough: lists are then repeated, and the Configuration is read by name.
+//! Rights that allow less than a watch are enough: lists are then repeated, and the Configuration is read by name. Where
+//! only the Components of the control plane's namespace may be listed, as in a namespaced installation, only they are.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,14 +11,17 @@ use std::time::Duration;
 
 use dapr_kit::health::Target;
 use dapr_kubernetes::watch::Pace;
-use dapr_kubernetes::{Config, Health, Reader, State, Watcher, watch};
+use dapr_kubernetes::{Config, Reader, Watcher, watch};
 use dapr_security::Security;
+use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::objects::{Account, Component, Configuration};
+use super::state::{State, Trust, Watched};
 use crate::admission;
+use crate::metrics::Metrics;
 use crate::patch::ComponentContainer;
 use crate::requester::Rules;
 
@@ -49,12 +53,19 @@ pub(super) struct Live {
     configurations: Reader<Configuration>,
     /// What a read by name said, while there is no watch.
     mtls: AtomicBool,
+    /// Whether the last read by name succeeded.
+    is_read: Arc<AtomicBool>,
     components: Reader<Component>,
     accounts: Reader<Account>,
 }
 
 impl Parts {
-    pub(super) fn new(client: Client, security: Security, namespace: &str, rules: &Rules) -> Self {
+    pub(super) async fn new(
+        client: Client,
+        security: Security,
+        namespace: &str,
+        rules: &Rules,
+    ) -> Self {
         let only_system = Config {
             fields: Some(format!("metadata.name={SYSTEM}")),
             ..Config::default()
@@ -65,7 +76,8 @@ impl Parts {
         };
         let system = Api::namespaced(client.clone(), namespace);
         let (configurations_reader, configurations) = watch(system.clone(), only_system);
-        let (components_reader, components) = watch(Api::all(client.clone()), Config::default());
+        let all = components(&client, namespace).await;
+        let (components_reader, components) = watch(all, Config::default());
         let (accounts_reader, accounts) = watch(Api::all(client), seldom);
         let live = Arc::new(Live {
             security,
@@ -73,6 +85,7 @@ impl Parts {
             exact: rules.exact().into_iter().collect(),
             configurations: configurations_reader,
             mtls: AtomicBool::new(true),
+            is_read: Arc::default(),
             components: components_reader,
             accounts: accounts_reader,
         });
@@ -90,7 +103,13 @@ impl Parts {
     }
 
     /// Starts the watches. `target` is ready once all are filled, or once that has taken too long.
-    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, target: Target) {
+    pub(super) fn spawn(
+        self,
+        tasks: &mut JoinSet<()>,
+        target: Target,
+        state: &State,
+        metrics: &Metrics,
+    ) {
         let Self {
             system,
             live,
@@ -102,12 +121,47 @@ impl Parts {
         tasks.spawn(ended(components.run(|_| {})));
         tasks.spawn(ended(accounts.run(|_| {})));
         tasks.spawn(reread(system, Arc::clone(&live)));
-        tasks.spawn(report(live, target));
+        tasks.spawn(warm(Arc::clone(&live), target));
+        for watched in live.watched() {
+            tasks.spawn(tell(watched, metrics.clone()));
+        }
+        state.show(live.watched());
+    }
+}
+
+/// All Components, or those of the control plane's namespace where no others may be listed.
+async fn components(client: &Client, namespace: &str) -> Api<Component> {
+    let all = Api::<Component>::all(client.clone());
+    match all.list(&ListParams::default().limit(1)).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            tracing::info!(namespace, "only Components of this namespace may be listed");
+            Api::namespaced(client.clone(), namespace)
+        }
+        // Any other failure is the watch's to report.
+        Ok(_) | Err(_) => all,
     }
 }
 
 async fn ended(watcher: impl Future<Output = Infallible>) {
     watcher.await;
+}
+
+impl Live {
+    fn watched(&self) -> Vec<Watched> {
+        let watched = |kind, health| Watched {
+            kind,
+            health,
+            is_read: None,
+        };
+        vec![
+            Watched {
+                is_read: Some(Arc::clone(&self.is_read)),
+                ..watched("configurations", self.configurations.health())
+            },
+            watched("components", self.components.health()),
+            watched("serviceaccounts", self.accounts.health()),
+        ]
+    }
 }
 
 impl admission::Cluster for Live {
@@ -147,8 +201,12 @@ async fn reread(api: Api<Configuration>, live: Arc<Live>) {
                 Ok(found) => {
                     let mtls = found.is_none_or(|system| system.is_mtls());
                     live.mtls.store(mtls, Ordering::Relaxed);
+                    live.is_read.store(true, Ordering::Relaxed);
                 }
-                Err(error) => tracing::debug!(%error, "the Configuration cannot be read"),
+                Err(error) => {
+                    tracing::debug!(%error, "the Configuration cannot be read");
+                    live.is_read.store(false, Ordering::Relaxed);
+                }
             }
         }
         tokio::select! {
@@ -159,19 +217,16 @@ async fn reread(api: Api<Configuration>, live: Arc<Live>) {
     std::future::pending().await
 }
 
-async fn report(live: Arc<Live>, target: Target) {
+async fn warm(live: Arc<Live>, target: Target) {
     let synced = async {
         live.configurations.synced().await;
         live.components.synced().await;
         live.accounts.synced().await;
     };
     if timeout(WARM, synced).await.is_err() {
-        for (kind, synced) in [
-            ("configurations", live.configurations.is_synced()),
-            ("components", live.components.is_synced()),
-            ("serviceaccounts", live.accounts.is_synced()),
-        ] {
-            if !synced {
+        for watched in live.watched() {
+            if watched.trust(&watched.health.borrow()) == Trust::Cold {
+                let kind = watched.kind;
                 tracing::warn!(
                     kind,
                     "cannot be listed yet; pods are answered as if there were none"
@@ -180,28 +235,37 @@ async fn report(live: Arc<Live>, target: Target) {
         }
     }
     target.ready();
-    let mut configurations = live.configurations.health();
-    let mut components = live.components.health();
-    let mut accounts = live.accounts.health();
-    loop {
-        tokio::select! {
-            Ok(()) = configurations.changed() => {
-                tell("configurations", &configurations.borrow_and_update());
-            }
-            Ok(()) = components.changed() => tell("components", &components.borrow_and_update()),
-            Ok(()) = accounts.changed() => tell("serviceaccounts", &accounts.borrow_and_update()),
-        }
-    }
+    std::future::pending().await
 }
 
-fn tell(kind: &str, health: &Health) {
-    match health.state {
-        State::Starting => {}
-        State::Synced => tracing::info!(kind, "the API server is followed"),
-        State::Stale { .. } => tracing::warn!(
-            kind,
-            error = health.last_error.as_deref(),
-            "the API server cannot be followed; pods are answered by the last known state"
-        ),
+/// Tells the log and the metrics how far one kind can be trusted.
+async fn tell(mut watched: Watched, metrics: Metrics) {
+    let mut before = Trust::Cold;
+    loop {
+        let (trust, error) = {
+            let health = watched.health.borrow();
+            (watched.trust(&health), health.last_error.clone())
+        };
+        let kind = watched.kind;
+        metrics.watch(kind, trust == Trust::Followed);
+        match trust {
+            Trust::Followed if before != trust => {
+                tracing::info!(kind, "the API server is followed")
+            }
+            Trust::Stale => {
+                let error = error.as_deref();
+                tracing::warn!(
+                    kind,
+                    error,
+                    "the API server cannot be followed; pods are answered by the last known state"
+                );
+            }
+            Trust::Followed | Trust::Cold | Trust::Read => {}
+        }
+        before = trust;
+        if watched.health.changed().await.is_err() {
+            // The watch is gone, and this process with it.
+            return std::future::pending().await;
+        }
     }
 }

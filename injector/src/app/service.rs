@@ -10,15 +10,20 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{cluster, webhook};
+use super::{State, cluster, webhook};
 use crate::admission::Injector;
 use crate::metrics::Metrics;
 use crate::requester::Rules;
 use crate::server::Webhook;
 use crate::settings::Settings;
 
-/// A connection without a request for so long is closed, also one that is slow to send its first.
+/// How long the head of a request may take.
+const HEADER: Duration = Duration::from_secs(10);
+/// A connection without a request for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
+/// A connection that was never without a request for so long is replaced, and closed after as long again. A review takes
+/// ten seconds at most, and the API server dials anew.
+const BUSY: Duration = Duration::from_secs(30);
 /// Requests that one connection may have open; the API server has many at a time only when pods start in herds.
 const STREAMS: u32 = 256;
 
@@ -36,6 +41,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// Its health.
     pub targets: Targets,
+    /// Where it shows what it knows.
+    pub state: State,
 }
 
 impl fmt::Debug for Service {
@@ -64,6 +71,7 @@ pub struct Prepared {
     cluster: cluster::Parts,
     keeper: webhook::Keeper,
     target: Target,
+    state: State,
 }
 
 impl Service {
@@ -79,11 +87,12 @@ impl Service {
             security,
             metrics,
             targets,
+            state,
         } = self;
         let namespace = sidecars.namespace.clone();
-        let cluster = cluster::Parts::new(client.clone(), security.clone(), &namespace, &rules);
-        let keeper = webhook::Keeper::new(client, security.clone(), targets.webhook);
+        let keeper = webhook::Keeper::new(client.clone(), security.clone(), targets.webhook);
         keeper.start().await?;
+        let cluster = cluster::Parts::new(client, security.clone(), &namespace, &rules).await;
         Ok(Prepared {
             injector: Injector {
                 settings: sidecars,
@@ -94,6 +103,7 @@ impl Service {
             cluster,
             keeper,
             target: targets.service,
+            state,
         })
     }
 }
@@ -108,9 +118,12 @@ impl Prepared {
             cluster,
             keeper,
             target,
+            state,
         } = self;
-        let routes = Webhook::new(injector, cluster.live(), metrics).routes();
+        let routes = Webhook::new(injector, cluster.live(), metrics.clone()).routes();
         let options = ServerOptions {
+            header_timeout: Some(HEADER),
+            max_connection_busy: Some(BUSY),
             max_concurrent_streams: Some(STREAMS),
             max_connection_idle: Some(IDLE),
             ..ServerOptions::default()
@@ -120,7 +133,7 @@ impl Prepared {
         let stop = token.clone();
         tasks.spawn(async move {
             let mut watches = JoinSet::new();
-            cluster.spawn(&mut watches, target);
+            cluster.spawn(&mut watches, target, &state, &metrics);
             keeper.spawn(&mut watches);
             // None of them ends by itself, and dropping the set ends them all.
             tokio::select! {

@@ -17,12 +17,12 @@ use tokio::sync::watch as signal;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::RETRY;
+
 /// The object the chart makes.
 pub(super) const NAME: &str = "dapr-sidecar-injector";
 /// Where the bundle stands in it.
 const BUNDLE: &str = "/webhooks/0/clientConfig/caBundle";
-/// The pause after a failed write.
-const RETRY: Duration = Duration::from_secs(2);
 /// The pause between writes where the object cannot be seen.
 const BLIND: Duration = Duration::from_secs(60);
 

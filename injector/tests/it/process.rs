@@ -115,6 +115,11 @@ fn check_fatal(arguments: &[&str], variables: &[(&str, &str)], expected: &str) {
         line.contains("fatal") && line.contains(expected),
         "{ended:?}"
     );
+    assert_eq!(
+        (ended.stdout.len(), &*ended.stderr),
+        (1, ""),
+        "there is nothing else to read"
+    );
 }
 
 #[test]
@@ -125,6 +130,25 @@ fn start_errors_are_one_fatal_line() {
     let namespace = "Error getting config: required key NAMESPACE missing value";
     check_fatal(&[], &REQUIRED[1..2], namespace);
     check_fatal(&[], &REQUIRED[..2], "DAPR_SENTRY_ADDRESS is not set");
+    let with = |name, value| {
+        REQUIRED
+            .into_iter()
+            .chain([(name, value)])
+            .collect::<Vec<_>>()
+    };
+    let pattern = "invalid pattern \\\"aa\\\", must contain exactly one ':'";
+    check_fatal(&[], &with("ALLOWED_SERVICE_ACCOUNTS", "aa"), pattern);
+    let address = "service is not in the correct format '<name>:<port>': x";
+    check_fatal(
+        &[],
+        &[
+            REQUIRED[0],
+            REQUIRED[1],
+            ("ACTORS_SERVICE_NAME", "own"),
+            ("ACTORS_SERVICE_ADDRESS", "x"),
+        ],
+        address,
+    );
     check_fatal(&[], &REQUIRED, "no API server is configured");
     let json = "\"level\":\"fatal\",\"msg\":\"invalid value for --log-level: x\"";
     check_fatal(&["--log-as-json", "--log-level=x"], &REQUIRED, json);

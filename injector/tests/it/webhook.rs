@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use dapr_e2e_apiserver::real::{ApiServer, Reach, rule};
-use dapr_injector::app::{Service, Targets};
+use dapr_injector::app::{Service, State, Targets};
 use dapr_injector::metrics::Metrics;
 use dapr_injector::requester::Rules;
 use dapr_kit::health::Health;
 use dapr_kubernetes::Place;
-use dapr_security::{Publisher, Security};
+use dapr_security::{Publisher, Security, Svid, TrustAnchors};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -22,8 +22,11 @@ use tokio_util::sync::CancellationToken;
 use crate::authority::Authority;
 use crate::support::{eventually, server, settings};
 
+mod namespaced;
 mod policy;
+mod scripted;
 
+const SOON: Duration = Duration::from_secs(60);
 const NAME: &str = "dapr-sidecar-injector";
 const INJECTOR: &str = "spiffe://cluster.local/ns/dapr-system/dapr-injector";
 /// There is one object of that name, so its stories follow each other.
@@ -32,6 +35,7 @@ static REGISTRATION: Mutex<()> = Mutex::const_new(());
 /// A running webhook. Dropped, it ends at once.
 struct Injector {
     health: Health,
+    state: State,
     publisher: Publisher,
     _tasks: JoinSet<()>,
 }
@@ -39,10 +43,20 @@ struct Injector {
 impl Injector {
     /// Starts it with the rights of a kubeconfig, for the namespace of a control plane.
     async fn start(kubeconfig: &std::path::Path, namespace: &str, listener: TcpListener) -> Self {
-        let (svid, anchors) = Authority::new().identity(INJECTOR);
+        let identity = Authority::new().identity(INJECTOR);
+        let started = Self::try_start(kubeconfig, namespace, identity, listener).await;
+        started.unwrap()
+    }
+
+    async fn try_start(
+        kubeconfig: &std::path::Path,
+        namespace: &str,
+        (svid, anchors): (Svid, TrustAnchors),
+        listener: TcpListener,
+    ) -> anyhow::Result<Self> {
         let (security, publisher) = Security::from_issuer(svid, anchors).unwrap();
         let place = Place::Kubeconfig(kubeconfig.to_owned());
-        let health = Health::new();
+        let (health, state) = (Health::new(), State::default());
         let service = Service {
             sidecars: settings(&[("NAMESPACE", namespace)]),
             rules: Rules::new(&[]),
@@ -53,15 +67,22 @@ impl Injector {
                 service: health.target("service"),
                 webhook: health.target("webhook"),
             },
+            state: state.clone(),
         };
         let mut tasks = JoinSet::new();
-        let prepared = service.prepare().await.unwrap();
+        let prepared = service.prepare().await?;
         prepared.spawn(listener, &mut tasks, &CancellationToken::new());
-        Self {
+        Ok(Self {
             health,
+            state,
             publisher,
             _tasks: tasks,
-        }
+        })
+    }
+
+    async fn ready(&self) {
+        let ready = self.health.await_ready();
+        tokio::time::timeout(SOON, ready).await.unwrap();
     }
 }
 
@@ -186,9 +207,7 @@ async fn pods_come_back_with_their_sidecar() {
     let (socket, port) = listener().await;
     register(server, &shop, port, "Fail").await;
     let injector = Injector::start(&least, &control_plane, socket).await;
-    tokio::time::timeout(Duration::from_secs(60), injector.health.await_ready())
-        .await
-        .unwrap();
+    injector.ready().await;
     let annotations = json!({
         "dapr.io/enabled": "true", "dapr.io/app-id": "cart", "dapr.io/inject-pluggable-components": "true",
     });
@@ -221,9 +240,7 @@ async fn pods_come_back_with_their_sidecar() {
     let (socket, port) = listener().await;
     register(server, &shop, port, "Fail").await;
     let injector = Injector::start(server.kubeconfig(), &control_plane, socket).await;
-    tokio::time::timeout(Duration::from_secs(60), injector.health.await_ready())
-        .await
-        .unwrap();
+    injector.ready().await;
     pod(server, &shop, annotations.clone()).await;
     let right = bundle(server).await.unwrap();
     let strange = Authority::new().anchors();

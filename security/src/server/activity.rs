@@ -1,4 +1,5 @@
-//! Which requests of a connection are still running, so that only an idle one is closed.
+//! Which requests of a connection are still running, so that an idle connection, one that never asks for anything and
+//! one whose requests never end can be told from a busy one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -17,7 +18,10 @@ pub(super) struct Activity {
 #[derive(Debug)]
 struct State {
     running: usize,
-    idle_since: Instant,
+    /// Since when it is idle, or busy without a pause.
+    since: Instant,
+    /// Whether there ever was a request.
+    asked: bool,
 }
 
 impl Activity {
@@ -25,24 +29,50 @@ impl Activity {
         Arc::new(Self {
             state: Mutex::new(State {
                 running: 0,
-                idle_since: Instant::now(),
+                since: Instant::now(),
+                asked: false,
             }),
         })
     }
 
     /// Counts a request until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Guard {
-        self.state.lock().running += 1;
+        let mut state = self.state.lock();
+        if state.running == 0 {
+            state.since = Instant::now();
+        }
+        state.running += 1;
+        state.asked = true;
         Guard(Arc::clone(self))
     }
 
-    /// Starts the idle time anew.
+    /// Starts the idle time, or the busy one, anew.
     pub(super) fn touch(&self) {
-        self.state.lock().idle_since = Instant::now();
+        self.state.lock().since = Instant::now();
+    }
+
+    /// Returns once the connection is `limit` old and nothing was asked on it.
+    pub(super) async fn silent_for(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else {
+            return std::future::pending().await;
+        };
+        sleep(limit).await;
+        if self.state.lock().asked {
+            std::future::pending().await
+        }
     }
 
     /// Returns once nothing has run for `limit`; never without a limit.
     pub(super) async fn idle_for(&self, limit: Option<Duration>) {
+        self.lasts(limit, |state| state.running == 0).await;
+    }
+
+    /// Returns once something has run all the time for `limit`; never without a limit.
+    pub(super) async fn busy_for(&self, limit: Option<Duration>) {
+        self.lasts(limit, |state| state.running > 0).await;
+    }
+
+    async fn lasts(&self, limit: Option<Duration>, holds: impl Fn(&State) -> bool) {
         let Some(limit) = limit else {
             return std::future::pending().await;
         };
@@ -50,11 +80,11 @@ impl Activity {
             let now = Instant::now();
             let deadline = {
                 let state = self.state.lock();
-                // While something runs, the earliest possible end is a whole limit away.
-                if state.running > 0 {
-                    now + limit
+                // While it does not hold, the earliest possible end is a whole limit away.
+                if holds(&state) {
+                    state.since + limit
                 } else {
-                    state.idle_since + limit
+                    now + limit
                 }
             };
             if deadline <= now {
@@ -74,7 +104,7 @@ impl Drop for Guard {
         let mut state = self.0.state.lock();
         state.running -= 1;
         if state.running == 0 {
-            state.idle_since = Instant::now();
+            state.since = Instant::now();
         }
     }
 }
@@ -140,6 +170,33 @@ mod tests {
     async fn without_a_limit_nothing_is_idle() {
         let activity = Activity::new();
         let wait = tokio::time::timeout(LIMIT * 100, activity.idle_for(None));
+        assert!(wait.await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_time_counts_from_the_last_pause() {
+        let activity = Activity::new();
+        let start = Instant::now();
+        let first = activity.begin();
+        tokio::time::advance(LIMIT / 2).await;
+        let second = activity.begin();
+        drop(first);
+        activity.busy_for(Some(LIMIT)).await;
+        assert_eq!(start.elapsed(), LIMIT, "one was always running");
+        drop(second);
+        let _third = activity.begin();
+        let wait = tokio::time::timeout(LIMIT / 2, activity.busy_for(Some(LIMIT)));
+        assert!(wait.await.is_err(), "there was a pause");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_never_asked_is_silent() {
+        let activity = Activity::new();
+        let start = Instant::now();
+        activity.silent_for(Some(LIMIT)).await;
+        assert_eq!(start.elapsed(), LIMIT);
+        drop(activity.begin());
+        let wait = tokio::time::timeout(LIMIT * 100, activity.silent_for(Some(LIMIT)));
         assert!(wait.await.is_err());
     }
 }

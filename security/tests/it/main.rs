@@ -8,4 +8,5 @@ mod authority;
 mod flood;
 mod handshake;
 mod service;
+mod slow;
 mod start;

@@ -6,16 +6,20 @@ use std::time::Duration;
 use dapr_kit::testing::{Daemon, request};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::{REGISTRATION, register, sidecar};
 use crate::authority::Authority;
 use crate::support::{eventually, server};
+use controller::Controller;
+
+mod controller;
 
 const POLICY: &str = include_str!("../../../policy/sidecar-required.yaml");
 const PODS: usize = 50;
+const APP: &str = "cart";
 /// How long all of them may take once the injector is back.
 const BACK: Duration = Duration::from_secs(30);
 const NAME: &str = "dapr-sidecar-required";
@@ -28,14 +32,22 @@ fn free_port() -> u16 {
     free.expect("a free port")
 }
 
-fn pod(name: &str) -> Pod {
-    let pod = json!({
-        "metadata": {"name": name, "annotations": {"dapr.io/enabled": "true"}},
+fn template() -> Value {
+    json!({
+        "metadata": {
+            "labels": {"app": APP},
+            "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": APP},
+        },
         "spec": {
             "serviceAccountName": "app", "automountServiceAccountToken": false,
             "containers": [{"name": "app", "image": "app:1"}],
         },
-    });
+    })
+}
+
+fn pod() -> Pod {
+    let mut pod = template();
+    pod["metadata"]["generateName"] = json!("cart-");
     serde_json::from_value(pod).unwrap()
 }
 
@@ -78,7 +90,6 @@ async fn no_pod_starts_bare_while_the_injector_is_away() {
                 ("DAPR_SENTRY_TOKEN_FILE", &token),
                 ("DAPR_TRUST_ANCHORS_FILE", &anchors),
                 ("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true"),
-                ("NATIVE_SIDECAR_ENABLED", "auto"),
             ],
         )
     };
@@ -87,67 +98,65 @@ async fn no_pod_starts_bare_while_the_injector_is_away() {
     register(server, &shop, port, "Ignore").await;
     apply_policy(server, &control_plane, &shop).await;
     let pods = Api::<Pod>::namespaced(server.client().await.unwrap(), &shop);
-    let create = async |name: &str| pods.create(&PostParams::default(), &pod(name)).await;
-    eventually("the policy", async || match create("probe").await {
-        Ok(_) => {
+    let create = async || pods.create(&PostParams::default(), &pod()).await;
+    eventually("the policy", async || match create().await {
+        Ok(created) => {
             let at_once = DeleteParams::default().grace_period(0);
-            pods.delete("probe", &at_once).await.unwrap();
+            let name = created.metadata.name.unwrap();
+            pods.delete(&name, &at_once).await.unwrap();
             false
         }
-        Err(error) => error.to_string().contains("no container daprd"),
+        Err(error) => error.to_string().contains("the sidecar injector is away"),
     })
     .await;
-    for number in 0..PODS {
-        let error = create(&format!("cart-{number}")).await.unwrap_err();
-        assert!(
-            error.to_string().contains("the sidecar injector is away"),
-            "{error}"
-        );
-    }
+    let controller = Controller::start(server, &shop).await;
+    controller.is_refused().await;
+    let bare = pods.list(&ListParams::default()).await.unwrap().items;
+    assert!(bare.is_empty(), "{bare:?}");
 
     let back = Instant::now();
     let mut injector = start();
     let healthz = injector.address("healthz");
     injector.line("Sidecar injector is listening");
-    for number in 0..PODS {
-        let name = format!("cart-{number}");
-        let mut created = None;
-        eventually("a pod", async || {
-            created = create(&name).await.ok();
-            created.is_some()
-        })
-        .await;
-        let created = created.unwrap();
-        // The API server is new enough for native sidecars.
-        assert!(sidecar(&created).is_none());
-        let init = created.spec.unwrap().init_containers.unwrap();
-        assert_eq!(
-            (init[0].name.as_str(), init[0].restart_policy.as_deref()),
-            ("daprd", Some("Always"))
-        );
-    }
+    let mut all = Vec::new();
+    eventually("all pods", async || {
+        all = pods.list(&ListParams::default()).await.unwrap().items;
+        all.len() == PODS
+    })
+    .await;
     assert!(
         back.elapsed() <= BACK,
         "all of them took {:?}",
         back.elapsed()
     );
+    drop(controller);
+    for pod in all {
+        // Nothing is said about native sidecars, and the API server is new enough for them.
+        assert!(sidecar(&pod).is_none());
+        let init = pod.spec.unwrap().init_containers.unwrap();
+        assert_eq!(
+            (init[0].name.as_str(), init[0].restart_policy.as_deref()),
+            ("daprd", Some("Always"))
+        );
+    }
     eventually("health", async || {
         request(healthz, "GET", "/healthz").0 == 200
     })
     .await;
     let metrics = injector.address("metrics");
     let (_, text) = request(metrics, "GET", "/");
-    let counted = format!(
-        "dapr_injector_sidecar_injection_succeeded_total{{app_id=\"cart-{}\"}} 1",
-        PODS - 1
-    );
+    let counted = format!("dapr_injector_sidecar_injection_succeeded_total{{app_id=\"{APP}\"}} ");
     assert!(text.contains(&counted), "{text}");
+    assert!(
+        text.contains("dapr_injector_watch_followed{kind=\"components\"} 1"),
+        "{text}"
+    );
 
     injector.signal("TERM");
     let ended = tokio::task::spawn_blocking(|| injector.ended());
     let ended = timeout(BACK, ended).await.unwrap().unwrap();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    create("late").await.unwrap_err();
+    create().await.unwrap_err();
     sentry.abort();
 }
 
