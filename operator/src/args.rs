@@ -1,6 +1,6 @@
 //! Flags and environment of the operator.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -9,8 +9,12 @@ use dapr_kit::flags::{self, Environment};
 use dapr_kit::log::{self, LogArgs, LogIdentity};
 use dapr_kit::metrics::MetricsArgs;
 use dapr_kit::shutdown::Shutdown;
+use dapr_kubernetes::Place;
 
-use crate::app::{self, Settings};
+use crate::app::{self, Duties, Settings};
+
+/// Where every pod finds the namespace of its service account.
+const ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// Serves Dapr resources to sidecars and keeps the Services of annotated workloads.
 #[derive(Debug, Parser)]
@@ -34,6 +38,9 @@ pub struct Args {
     /// Also keep Services for Argo Rollouts.
     #[arg(long)]
     enable_argo_rollout_service_reconciler: bool,
+    /// Also keep Services for whatever else owns annotated pods through a controller, but for Jobs.
+    #[arg(long)]
+    enable_generic_service_reconciler: bool,
     /// Let the watchdog label the pods it has checked.
     #[arg(long)]
     watchdog_can_patch_pod_labels: bool,
@@ -68,7 +75,7 @@ pub struct Args {
     /// Address of the conversion webhook; empty for every interface.
     #[arg(long, default_value = "", value_name = "ADDRESS")]
     webhook_server_listen_address: String,
-    /// How often the caches are read anew; 0 for every 10 hours.
+    /// Accepted and not applied: nothing has to be read anew, and nobody is told of what is the same.
     #[arg(long, default_value = "0", value_name = "DURATION")]
     cache_sync_period: GoDuration,
     #[command(flatten)]
@@ -112,7 +119,11 @@ impl Args {
     /// Runs the operator until the shutdown.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let _log = log::init(&self.log, LogIdentity::new("dapr.operator"))?;
-        app::run(self.settings(&Environment::of_process())?, shutdown).await
+        let environment = Environment::of_process();
+        let kubeconfig = self.kubeconfig.clone();
+        let settings = self.settings(&environment)?;
+        let place = place(&kubeconfig, &environment);
+        app::run(settings, place, shutdown).await
     }
 
     fn settings(self, environment: &Environment) -> Result<Settings, Error> {
@@ -123,9 +134,10 @@ impl Args {
             disable_leader_election,
             disable_service_reconciler,
             enable_argo_rollout_service_reconciler,
+            enable_generic_service_reconciler,
             watchdog_can_patch_pod_labels,
             watch_namespace,
-            kubeconfig,
+            kubeconfig: _,
             trust_anchors_file,
             port,
             listen_address,
@@ -133,7 +145,7 @@ impl Args {
             healthz_listen_address: _,
             webhook_server_port,
             webhook_server_listen_address,
-            cache_sync_period,
+            cache_sync_period: _,
             log: _,
             metrics,
         } = self;
@@ -144,27 +156,45 @@ impl Args {
         Ok(Settings {
             namespace: namespace.to_owned(),
             config,
-            watch_interval,
-            max_pod_restarts_per_minute: u32::try_from(max_pod_restarts_per_minute)
-                .ok()
-                .filter(|limit| *limit > 0),
+            duties: Duties {
+                services: !disable_service_reconciler,
+                rollouts: enable_argo_rollout_service_reconciler,
+                other_workloads: enable_generic_service_reconciler,
+                watch_interval,
+                restarts_per_minute: u32::try_from(max_pod_restarts_per_minute)
+                    .ok()
+                    .filter(|limit| *limit > 0),
+                may_label_pods: watchdog_can_patch_pod_labels,
+            },
             leader_election: !disable_leader_election,
-            service_reconciler: !disable_service_reconciler,
-            argo_rollout_service_reconciler: enable_argo_rollout_service_reconciler,
-            watchdog_can_patch_pod_labels,
+            account_namespace: ACCOUNT_NAMESPACE.into(),
             watch_namespace: Some(watch_namespace).filter(|name| !name.is_empty()),
-            kubeconfig: Some(kubeconfig).filter(|path| !path.as_os_str().is_empty()),
             trust_anchors_file,
+            token_file: environment
+                .non_empty("DAPR_SENTRY_TOKEN_FILE")
+                .map(PathBuf::from),
+            may_be_root: environment.truthy("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK"),
             api: (listen_address, port),
             healthz_port,
             webhook: (webhook_server_listen_address, webhook_server_port),
             webhooks: environment
                 .get("ENABLE_WEBHOOKS")
                 .is_none_or(|text| !text.eq_ignore_ascii_case("false")),
-            cache_sync_period: Some(cache_sync_period.0).filter(|period| !period.is_zero()),
             metrics,
         })
     }
+}
+
+/// Where the API server is: the flag, `KUBECONFIG`, the cluster around the process, the home directory.
+fn place(kubeconfig: &Path, environment: &Environment) -> Result<Place, dapr_kubernetes::Error> {
+    let flag = Some(kubeconfig).filter(|path| !path.as_os_str().is_empty());
+    let variable = environment.non_empty("KUBECONFIG").map(Path::new);
+    Place::choose(
+        flag.or(variable),
+        environment.non_empty("KUBERNETES_SERVICE_HOST"),
+        environment.non_empty("KUBERNETES_SERVICE_PORT"),
+        environment.non_empty("HOME").map(Path::new),
+    )
 }
 
 fn parse_watch_interval(text: &str) -> Result<WatchInterval, Error> {
@@ -208,20 +238,24 @@ mod tests {
         let expected = Settings {
             namespace: "dapr-system".to_owned(),
             config: "daprsystem".to_owned(),
-            watch_interval: WatchInterval::Disabled,
-            max_pod_restarts_per_minute: Some(20),
+            duties: Duties {
+                services: true,
+                rollouts: false,
+                other_workloads: false,
+                watch_interval: WatchInterval::Disabled,
+                restarts_per_minute: Some(20),
+                may_label_pods: false,
+            },
             leader_election: true,
-            service_reconciler: true,
-            argo_rollout_service_reconciler: false,
-            watchdog_can_patch_pod_labels: false,
+            account_namespace: ACCOUNT_NAMESPACE.into(),
             watch_namespace: None,
-            kubeconfig: None,
             trust_anchors_file: "/var/run/secrets/dapr.io/tls/ca.crt".into(),
+            token_file: None,
+            may_be_root: false,
             api: (String::new(), 6500),
             healthz_port: 8080,
             webhook: (String::new(), 19443),
             webhooks: true,
-            cache_sync_period: None,
             metrics: MetricsArgs {
                 enable_metrics: true,
                 metrics_port: "9090".to_owned(),
@@ -235,7 +269,8 @@ mod tests {
     fn every_flag_is_read() {
         let settings = accepted(
             "-config c -watch-interval=once --max-pod-restarts-per-minute 5 --disable-leader-election \
-             --disable-service-reconciler=true -enable-argo-rollout-service-reconciler --watchdog-can-patch-pod-labels \
+             --disable-service-reconciler=true -enable-argo-rollout-service-reconciler \
+             --enable-generic-service-reconciler --watchdog-can-patch-pod-labels \
              --watch-namespace apps --kubeconfig /k --trust-anchors-file /ca --port 1 --listen-address 127.0.0.1 \
              --healthz-port 2 --healthz-listen-address 127.0.0.2 --webhook-server-port 3 \
              --webhook-server-listen-address 127.0.0.3 --cache-sync-period 1h --log-level debug --log-as-json \
@@ -244,20 +279,24 @@ mod tests {
         let expected = Settings {
             namespace: "dapr-system".to_owned(),
             config: "c".to_owned(),
-            watch_interval: WatchInterval::Once,
-            max_pod_restarts_per_minute: Some(5),
+            duties: Duties {
+                services: false,
+                rollouts: true,
+                other_workloads: true,
+                watch_interval: WatchInterval::Once,
+                restarts_per_minute: Some(5),
+                may_label_pods: true,
+            },
             leader_election: false,
-            service_reconciler: false,
-            argo_rollout_service_reconciler: true,
-            watchdog_can_patch_pod_labels: true,
+            account_namespace: ACCOUNT_NAMESPACE.into(),
             watch_namespace: Some("apps".to_owned()),
-            kubeconfig: Some("/k".into()),
             trust_anchors_file: "/ca".into(),
+            token_file: None,
+            may_be_root: false,
             api: ("127.0.0.1".to_owned(), 1),
             healthz_port: 2,
             webhook: ("127.0.0.3".to_owned(), 3),
             webhooks: true,
-            cache_sync_period: Some(Duration::from_secs(3600)),
             metrics: MetricsArgs {
                 enable_metrics: false,
                 metrics_port: "4".to_owned(),
@@ -301,13 +340,30 @@ mod tests {
     #[test]
     fn restarts_without_a_limit() {
         assert_eq!(
-            accepted("--max-pod-restarts-per-minute 0").max_pod_restarts_per_minute,
+            accepted("--max-pod-restarts-per-minute 0")
+                .duties
+                .restarts_per_minute,
             None
         );
         assert_eq!(
-            accepted("--max-pod-restarts-per-minute -3").max_pod_restarts_per_minute,
+            accepted("--max-pod-restarts-per-minute -3")
+                .duties
+                .restarts_per_minute,
             None
         );
+    }
+
+    #[test]
+    fn the_flag_comes_before_the_variable() {
+        let environment = Environment::from([("KUBECONFIG", "/variable"), ("HOME", "/home/me")]);
+        let check = |flag: &str, environment: &Environment, expected: &str| {
+            let place = place(Path::new(flag), environment).expect("a place");
+            assert_eq!(place, Place::Kubeconfig(expected.into()));
+        };
+        check("/flag", &environment, "/flag");
+        check("", &environment, "/variable");
+        let home = Environment::from([("HOME", "/home/me")]);
+        check("", &home, "/home/me/.kube/config");
     }
 
     #[test]

@@ -6,4 +6,26 @@
 pub mod app;
 pub mod args;
 
+// Pure: who is told what.
+pub mod access;
+pub mod assignment;
+pub mod events;
+pub mod kinds;
+pub mod pods;
+pub mod secrets;
+
+// The resources, and the secrets they refer to.
+pub mod hub;
+pub mod resources;
+pub mod vault;
+
+// What the leader does, and the conversion webhook of every replica.
+pub mod notices;
+pub mod services;
+pub mod watchdog;
+pub mod webhook;
+
+// At the edge.
+pub mod server;
+
 pub use args::Args;

@@ -183,9 +183,7 @@ fn names_scope_and_versions() {
             .unwrap()
             .iter()
             .map(|version| {
-                for absent in ["additionalPrinterColumns", "subresources"] {
-                    assert_eq!(version.get(absent), None, "{kind} {absent}");
-                }
+                assert_eq!(version.get("subresources"), None, "{kind}");
                 (
                     version["name"].as_str().unwrap(),
                     version["served"] == true,
@@ -201,6 +199,23 @@ fn names_scope_and_versions() {
         } else {
             assert_eq!(versions, [("v1alpha1", true, true)]);
             assert_eq!(spec.get("conversion"), None, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn every_column_shows_a_field_and_the_age_is_last() {
+    for document in documents::all() {
+        for version in document.definition["spec"]["versions"].as_array().unwrap() {
+            let rows = table(&version["schema"]["openAPIV3Schema"]);
+            let columns = version["additionalPrinterColumns"].as_array().unwrap();
+            let (age, shown) = columns.split_last().unwrap();
+            assert_eq!(age["name"], "Age");
+            for column in shown {
+                let path = column["jsonPath"].as_str().unwrap();
+                let field = path.trim_start_matches('.');
+                assert!(rows.contains_key(field), "{} {path}", document.file_name);
+            }
         }
     }
 }

@@ -1,0 +1,224 @@
+//! One version of an object and its bytes on the wire.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use crate::kinds::Kind;
+use crate::secrets::{self, Error};
+use crate::vault::Vault;
+
+/// Seeded per process, so that a fingerprint of a secret says nothing outside of it.
+static FINGERPRINTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// An object as it is stored, and as lists show it when it refers to no secret.
+#[derive(Debug)]
+pub(crate) struct Version<K> {
+    object: Arc<K>,
+    /// Names of the Secrets it refers to.
+    secrets: Box<[Box<str>]>,
+    /// Encoded once, however many ask.
+    whole: Bytes,
+    /// Which values of the secrets sidecars were given: the first ones, until others are announced.
+    given: Mutex<Option<u64>>,
+}
+
+/// The bytes of a version with the values of its secrets.
+pub(crate) struct Resolved {
+    bytes: Bytes,
+    fingerprint: u64,
+}
+
+impl<K: Kind> Version<K> {
+    /// # Errors
+    /// An object that is no JSON.
+    pub(crate) fn new(object: Arc<K>) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            secrets: secrets::names(&*object),
+            whole: encoded(&*object)?,
+            given: Mutex::default(),
+            object,
+        })
+    }
+
+    pub(crate) fn object(&self) -> &K {
+        &self.object
+    }
+
+    /// How lists show it, if it refers to no secret.
+    pub(crate) fn open(&self) -> Option<&Bytes> {
+        self.secrets.is_empty().then_some(&self.whole)
+    }
+
+    /// How many bytes it holds at least.
+    pub(crate) fn size(&self) -> usize {
+        self.whole.len()
+    }
+
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(|name| &**name)
+    }
+
+    pub(crate) fn refers_to(&self, secret: &str) -> bool {
+        self.secrets().any(|name| name == secret)
+    }
+
+    /// The bytes with the values of secrets, as lists show them.
+    ///
+    /// # Errors
+    /// A secret that cannot be had.
+    pub(crate) async fn resolved(&self, vault: &Vault) -> Result<Bytes, Error> {
+        if let Some(open) = self.open() {
+            return Ok(open.clone());
+        }
+        let resolved = self.resolved_anew(vault).await?;
+        self.given.lock().get_or_insert(resolved.fingerprint);
+        Ok(resolved.bytes)
+    }
+
+    /// As [`Version::resolved`], for bytes that nobody is given yet.
+    ///
+    /// # Errors
+    /// A secret that cannot be had.
+    pub(crate) async fn resolved_anew(&self, vault: &Vault) -> Result<Resolved, Error> {
+        let mut found = BTreeMap::new();
+        for (name, answer) in vault.all(self.object.namespace(), self.secrets()).await {
+            found.insert(name, answer?);
+        }
+        let mut object = (*self.object).clone();
+        secrets::resolve(&mut object, &found)?;
+        // What was JSON before is JSON with other texts in it.
+        let bytes = encoded(&object).unwrap_or_else(|_| self.whole.clone());
+        let fingerprint = fingerprint(&mut object);
+        Ok(Resolved { bytes, fingerprint })
+    }
+
+    /// Takes over what sidecars were given for a version that differs in nothing they look at.
+    pub(crate) fn inherit(&self, old: &Self) {
+        let given = *old.given.lock();
+        *self.given.lock() = given;
+    }
+
+    /// Whether sidecars may hold other values than these.
+    pub(crate) fn differs(&self, resolved: &Resolved) -> bool {
+        *self.given.lock() != Some(resolved.fingerprint)
+    }
+
+    /// Notes that these are announced.
+    pub(crate) fn announce(&self, resolved: &Resolved) {
+        *self.given.lock() = Some(resolved.fingerprint);
+    }
+
+    /// Whether anybody was given values of its secrets.
+    pub(crate) fn was_given(&self) -> bool {
+        self.given.lock().is_some()
+    }
+}
+
+fn encoded<K: Kind>(object: &K) -> Result<Bytes, serde_json::Error> {
+    Ok(serde_json::to_vec(object)?.into())
+}
+
+/// That of the values, wherever they stand.
+fn fingerprint<K: Kind>(object: &mut K) -> u64 {
+    let slots = object.slots();
+    let values: Vec<_> = slots.iter().map(|slot| slot.value.as_text()).collect();
+    FINGERPRINTS.hash_one(values)
+}
+
+/// A version on its way to sidecars. They share its bytes, secrets included, which go with the last of them.
+#[derive(Debug)]
+pub(crate) struct Shipment<K> {
+    version: Arc<Version<K>>,
+    bytes: OnceCell<Result<Bytes, Error>>,
+}
+
+impl<K: Kind> Shipment<K> {
+    pub(crate) fn new(version: Arc<Version<K>>) -> Arc<Self> {
+        let bytes = OnceCell::new();
+        Arc::new(Self { version, bytes })
+    }
+
+    /// One whose secrets are resolved already.
+    pub(crate) fn ready(version: Arc<Version<K>>, resolved: &Resolved) -> Arc<Self> {
+        let bytes = OnceCell::new_with(Some(Ok(streamed::<K>(&resolved.bytes))));
+        Arc::new(Self { version, bytes })
+    }
+
+    pub(crate) fn version(&self) -> &Arc<Version<K>> {
+        &self.version
+    }
+
+    /// The bytes as streams show them.
+    ///
+    /// # Errors
+    /// A secret that cannot be had.
+    pub(crate) async fn bytes(&self, vault: &Vault) -> Result<Bytes, Error> {
+        let resolve = async || {
+            let resolved = self.version.resolved(vault).await;
+            resolved.map(|bytes| streamed::<K>(&bytes))
+        };
+        self.bytes.get_or_init(resolve).await.clone()
+    }
+
+    /// The bytes without values of secrets, for an object that is gone.
+    pub(crate) fn bare(&self) -> Bytes {
+        streamed::<K>(&self.version.whole)
+    }
+}
+
+/// Streams leave out kind and version, which lists begin with.
+fn streamed<K: Kind>(whole: &Bytes) -> Bytes {
+    let head = format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",",
+        <K as dapr_crds::meta::Object>::KIND,
+        <K as dapr_crds::meta::Object>::API_VERSION
+    );
+    match whole.strip_prefix(head.as_bytes()) {
+        Some(rest) => [b"{", rest].concat().into(),
+        None => whole.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_crds::subscription::v2alpha1::Subscription;
+    use dapr_crds::{
+        Component, Configuration, HttpEndpoint, McpServer, Resiliency, WorkflowAccessPolicy,
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[track_caller]
+    fn check<K: Kind>(kind: &str, api_version: &str) {
+        let object: K = serde_json::from_value(json!({"metadata": {"name": "a"}})).expect("fine");
+        let version = Version::new(Arc::new(object)).expect("JSON");
+        let whole: Value = serde_json::from_slice(&version.whole).expect("JSON");
+        assert_eq!(
+            (&whole["kind"], &whole["apiVersion"]),
+            (&json!(kind), &json!(api_version))
+        );
+        let streamed: Value = serde_json::from_slice(&streamed::<K>(&version.whole)).expect("JSON");
+        let mut expected = whole;
+        for field in ["kind", "apiVersion"] {
+            expected.as_object_mut().expect("an object").remove(field);
+        }
+        assert_eq!(streamed, expected);
+    }
+
+    #[test]
+    fn streams_leave_out_kind_and_version() {
+        check::<Component>("Component", "dapr.io/v1alpha1");
+        check::<Configuration>("Configuration", "dapr.io/v1alpha1");
+        check::<HttpEndpoint>("HTTPEndpoint", "dapr.io/v1alpha1");
+        check::<McpServer>("MCPServer", "dapr.io/v1alpha1");
+        check::<Resiliency>("Resiliency", "dapr.io/v1alpha1");
+        check::<Subscription>("Subscription", "dapr.io/v2alpha1");
+        check::<WorkflowAccessPolicy>("WorkflowAccessPolicy", "dapr.io/v1alpha1");
+    }
+}

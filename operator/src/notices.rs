@@ -1,0 +1,286 @@
+//! Notices: a resource that sidecars will trip over gets a Kubernetes Event that says so, once.
+//!
+//! Only the leader writes them. What is wrong with what stands in `findings.rs`, which is pure; `objects.rs` keeps the
+//! little it needs to know. Of Secrets only names are ever asked for. Nothing depends on an Event being written.
+
+mod findings;
+mod objects;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use dapr_kubernetes::event::{self, Kind, Note};
+use dapr_kubernetes::{Config, Reader, watch};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::pods::Pod;
+use findings::{Apps, Finding, World, findings};
+use objects::{AppService, Component, Secret, Subscription};
+
+/// Who tells it.
+const COMPONENT: &str = "dapr-operator";
+/// Changes that come within this time are looked at together: the look is at everything.
+const GATHER: Duration = Duration::from_secs(1);
+/// The pause after an Event that could not be written.
+const RETRY: Duration = Duration::from_secs(10);
+/// How long something has to be wrong before it is told: users write the Secret after the Component that needs it, and
+/// the workload after both.
+pub const SETTLED: Duration = Duration::from_secs(30);
+
+/// Writes Events about the resources in `namespace`, or in all, until it is dropped; about what has been wrong for
+/// `settled`.
+///
+/// `client` should be fenced by the term of the leader. Failures of the API server are waited out.
+pub async fn run(
+    client: Client,
+    namespace: Option<&str>,
+    pods: Reader<Pod>,
+    settled: Duration,
+) -> Infallible {
+    let only_apps = Config {
+        labels: Some("dapr.io/enabled=true".to_owned()),
+        ..Config::default()
+    };
+    let all = Config::default;
+    let (components, components_watch) = watch::<Component>(scoped(&client, namespace), all());
+    let (subscriptions, subscriptions_watch) =
+        watch::<Subscription>(scoped(&client, namespace), all());
+    let (secrets, secrets_watch) = watch::<Secret>(scoped(&client, namespace), all());
+    let (services, services_watch) = watch::<AppService>(scoped(&client, namespace), only_apps);
+    let desk = Desk {
+        client,
+        settled,
+        pods,
+        components,
+        subscriptions,
+        secrets,
+        services,
+    };
+    tokio::select! {
+        never = components_watch.run(|_| {}) => match never {},
+        never = subscriptions_watch.run(|_| {}) => match never {},
+        never = secrets_watch.run(|_| {}) => match never {},
+        never = services_watch.run(|_| {}) => match never {},
+        never = desk.run() => match never {},
+    }
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// What is known, and who is told.
+struct Desk {
+    client: Client,
+    settled: Duration,
+    pods: Reader<Pod>,
+    components: Reader<Component>,
+    subscriptions: Reader<Subscription>,
+    secrets: Reader<Secret>,
+    services: Reader<AppService>,
+}
+
+impl Desk {
+    async fn run(&self) -> Infallible {
+        let mut changes = (
+            self.pods.subscribe(),
+            self.components.subscribe(),
+            self.subscriptions.subscribe(),
+            self.secrets.subscribe(),
+            self.services.subscribe(),
+        );
+        let mut log = Log::default();
+        loop {
+            changes.0.borrow_and_update();
+            changes.1.borrow_and_update();
+            changes.2.borrow_and_update();
+            changes.3.borrow_and_update();
+            changes.4.borrow_and_update();
+            log.update(self.look(), Instant::now());
+            let next = self.tell(&mut log).await;
+            tokio::select! {
+                Ok(()) = changes.0.changed() => {}
+                Ok(()) = changes.1.changed() => {}
+                Ok(()) = changes.2.changed() => {}
+                Ok(()) = changes.3.changed() => {}
+                Ok(()) = changes.4.changed() => {}
+                () = at(next) => {}
+            }
+            sleep(GATHER).await;
+        }
+    }
+
+    /// What is wrong now. What is not known yet is not missing.
+    fn look(&self) -> BTreeSet<Finding> {
+        let apps = (self.pods.is_synced() && self.services.is_synced()).then(|| {
+            let mut apps = Apps::new();
+            for pod in self.pods.snapshot().iter().filter(|pod| pod.is_enabled()) {
+                let here = apps.entry(pod.namespace().to_owned()).or_default();
+                here.insert(pod.app_id().to_owned());
+            }
+            // A workload without pods has its Service.
+            for service in self.services.snapshot().iter() {
+                let here = apps.entry(service.namespace().to_owned()).or_default();
+                here.extend(service.app_id().map(str::to_owned));
+            }
+            apps
+        });
+        let is_secret = |namespace: &str, name: &str| {
+            !self.secrets.is_synced() || self.secrets.get(namespace, name).is_some()
+        };
+        findings(&World {
+            components: &self.components.snapshot(),
+            subscriptions: &self.subscriptions.snapshot(),
+            apps: apps.as_ref(),
+            is_secret: &is_secret,
+        })
+    }
+
+    /// Tells what is due; when to come back.
+    async fn tell(&self, log: &mut Log) -> Option<Instant> {
+        while let Some(finding) = log.due(self.settled, Instant::now()) {
+            match event::write(&self.client, note(&finding)).await {
+                Ok(()) => {
+                    tracing::warn!(
+                        kind = finding.kind,
+                        namespace = finding.namespace,
+                        name = finding.name,
+                        reason = finding.reason,
+                        "{}",
+                        finding.message
+                    );
+                    log.told(finding);
+                }
+                Err(kube::Error::Api(status))
+                    if (400..500).contains(&status.code) && status.code != 429 =>
+                {
+                    tracing::warn!(
+                        error = status.message,
+                        namespace = finding.namespace,
+                        "an Event is refused; the operator's role needs the verb create on events"
+                    );
+                    log.told(finding);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "an Event is not written yet");
+                    return Some(Instant::now() + RETRY);
+                }
+            }
+        }
+        log.next(self.settled)
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn note(finding: &Finding) -> Note<'_> {
+    let mut hasher = DefaultHasher::new();
+    finding.hash(&mut hasher);
+    Note {
+        regarding: ObjectReference {
+            api_version: Some(finding.api_version.to_owned()),
+            kind: Some(finding.kind.to_owned()),
+            namespace: Some(finding.namespace.clone()),
+            name: Some(finding.name.clone()),
+            uid: Some(finding.uid.clone()),
+            ..ObjectReference::default()
+        },
+        kind: Kind::Warning,
+        reason: finding.reason,
+        message: finding.message.clone(),
+        component: COMPONENT,
+        // Also for the next leader.
+        once: Some(hasher.finish()),
+    }
+}
+
+/// What is wrong since when, and what was told of it. Pure.
+#[derive(Debug, Default)]
+struct Log {
+    since: BTreeMap<Finding, Instant>,
+    told: BTreeSet<Finding>,
+}
+
+impl Log {
+    fn update(&mut self, found: BTreeSet<Finding>, now: Instant) {
+        self.since.retain(|finding, _| found.contains(finding));
+        self.told.retain(|finding| found.contains(finding));
+        for finding in found {
+            self.since.entry(finding).or_insert(now);
+        }
+    }
+
+    fn due(&self, settled: Duration, now: Instant) -> Option<Finding> {
+        let mut untold = self.untold();
+        let due = untold.find(|(_, since)| **since + settled <= now);
+        due.map(|(finding, _)| finding.clone())
+    }
+
+    fn next(&self, settled: Duration) -> Option<Instant> {
+        self.untold().map(|(_, since)| *since + settled).min()
+    }
+
+    fn told(&mut self, finding: Finding) {
+        self.told.insert(finding);
+    }
+
+    fn untold(&self) -> impl Iterator<Item = (&Finding, &Instant)> {
+        self.since
+            .iter()
+            .filter(|(finding, _)| !self.told.contains(finding))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(name: &str) -> Finding {
+        Finding {
+            api_version: "dapr.io/v1alpha1",
+            kind: "Component",
+            namespace: "n".to_owned(),
+            name: name.to_owned(),
+            uid: "u".to_owned(),
+            reason: "Reason",
+            message: "message".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_stays_wrong_is_told_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut log = Log::default();
+        log.update([finding("a")].into(), at(0));
+        assert_eq!(log.due(SETTLED, at(29)), None);
+        assert_eq!(log.next(SETTLED), Some(at(30)));
+        log.update([finding("a"), finding("b")].into(), at(20));
+        assert_eq!(log.due(SETTLED, at(30)), Some(finding("a")));
+        log.told(finding("a"));
+        assert_eq!(log.due(SETTLED, at(40)), None);
+        // One that was mended in time is never told, the other not again.
+        log.update([finding("a")].into(), at(45));
+        assert_eq!((log.due(SETTLED, at(99)), log.next(SETTLED)), (None, None));
+        // What comes back is news.
+        log.update(BTreeSet::new(), at(100));
+        log.update([finding("a")].into(), at(101));
+        assert_eq!(log.due(SETTLED, at(131)), Some(finding("a")));
+    }
+}

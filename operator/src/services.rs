@@ -1,0 +1,180 @@
+//! Services for apps: every annotated workload has a headless one named after its app, through which sidecars and
+//! Prometheus find it.
+//!
+//! Only the leader runs this. It follows workloads and Services by watches and writes only what differs; what a Service
+//! is to be like is decided in `app.rs` and `desired.rs`, when whose turn is in `queue.rs`. A Service is never deleted
+//! here: with its workload it becomes garbage of the API server.
+
+mod app;
+mod apply;
+mod desired;
+mod generic;
+mod metrics;
+mod objects;
+mod queue;
+mod work;
+mod workloads;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dapr_kubernetes::{Config, Reader, watch};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use parking_lot::RwLock;
+use tokio::time::sleep;
+
+use crate::pods::Pod;
+use apply::Writer;
+use objects::{Deployment, Live, Rollout, StatefulSet, Workload};
+use work::{Pending, Work};
+use workloads::{Of, Workloads};
+
+pub use metrics::Metrics;
+
+/// How long Rollouts may be unknown to the API server.
+const ROLLOUTS_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is looked whether they are.
+const ROLLOUTS_LOOK: Duration = Duration::from_secs(5);
+/// Only Services with this label are watched. One that lost it is found when a new one cannot be created.
+const OURS: &str = "dapr.io/enabled=true";
+
+/// Which workloads get Services, besides Deployments and StatefulSets.
+#[derive(Clone, Debug, Default)]
+pub struct Kinds {
+    /// Argo Rollouts.
+    pub rollouts: bool,
+    /// Whatever owns these pods through a controller, but for Jobs; `None` for nothing else.
+    pub others: Option<Reader<Pod>>,
+}
+
+/// Keeps the Services of the workloads in `namespace`, or in all, until it is dropped.
+///
+/// `client` should be fenced by the term of the leader. Failures of the API server are waited out.
+///
+/// # Errors
+/// Rollouts are wanted, but the API server has not known them for two minutes.
+pub async fn run(
+    client: Client,
+    namespace: Option<&str>,
+    kinds: Kinds,
+    metrics: Metrics,
+) -> anyhow::Result<()> {
+    let all = Config::default;
+    let ours = Config {
+        labels: Some(OURS.to_owned()),
+        ..Config::default()
+    };
+    let (deployments, deployments_watch) = watch(scoped(&client, namespace), all());
+    let (stateful_sets, stateful_sets_watch) = watch(scoped(&client, namespace), all());
+    let rollouts = kinds
+        .rollouts
+        .then(|| watch::<Workload<Rollout>>(scoped(&client, namespace), all()));
+    let (rollouts, rollouts_watch) = rollouts.unzip();
+    let (services, services_watch) = watch::<Live>(scoped(&client, namespace), ours);
+    let pending = Arc::new(Pending::default());
+    let others = Arc::new(RwLock::new(BTreeMap::new()));
+    let work = Work {
+        workloads: Workloads {
+            deployments,
+            stateful_sets,
+            rollouts,
+            others: Arc::clone(&others),
+        },
+        services,
+        writer: Writer::new(client.clone(), metrics),
+        pending: Arc::clone(&pending),
+    };
+
+    let rollouts_run = async {
+        match rollouts_watch {
+            Some(watch) => {
+                watch
+                    .run(|change| pending.hear::<Rollout>(&Of::Rollout, &change))
+                    .await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let others_run = async {
+        match kinds.others {
+            Some(pods) => {
+                let rollouts = match kinds.rollouts {
+                    true => generic::Rollouts::Watched,
+                    false => generic::Rollouts::Unwatched,
+                };
+                generic::run(client, pods, others, rollouts, Arc::clone(&pending)).await;
+                anyhow::bail!("the watch of pods ended");
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let reconcile = async {
+        // Before that every Service would look like a missing one.
+        work.services.synced().await;
+        work.workloads.deployments.synced().await;
+        work.workloads.stateful_sets.synced().await;
+        tracing::info!("keeping the Services of workloads");
+        work.run().await;
+    };
+    tokio::select! {
+        never = deployments_watch.run(|change| pending.hear::<Deployment>(&Of::Deployment, &change)) => match never {},
+        never = stateful_sets_watch.run(|change| pending.hear::<StatefulSet>(&Of::StatefulSet, &change)) => match never {},
+        never = services_watch.run(|change| work.hear(&change)) => match never {},
+        () = rollouts_run => anyhow::bail!("the watch of Rollouts ended"),
+        ended = others_run => ended,
+        () = reconcile => anyhow::bail!("the reconciliation of Services ended"),
+        error = rollouts_unknown(|| work.workloads.lacks_rollouts()) => Err(error),
+    }
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Ends when Rollouts have been unknown to the API server for too long. An API server that is away is no reason.
+async fn rollouts_unknown(is_unknown: impl Fn() -> bool) -> anyhow::Error {
+    let mut unknown = Duration::ZERO;
+    loop {
+        sleep(ROLLOUTS_LOOK).await;
+        if !is_unknown() {
+            unknown = Duration::ZERO;
+            continue;
+        }
+        unknown += ROLLOUTS_LOOK;
+        if unknown >= ROLLOUTS_LIMIT {
+            return anyhow::anyhow!(
+                "timed out waiting for cache to be synced: the API server knows no rollouts.argoproj.io; install Argo \
+                 Rollouts, or drop --enable-argo-rollout-service-reconciler"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn rollouts_may_be_unknown_for_two_minutes() {
+        let start = Instant::now();
+        let after = |seconds| start.elapsed() >= Duration::from_secs(seconds);
+        // For a while nobody knows, and then it is certain.
+        let error = rollouts_unknown(|| after(60)).await;
+        assert!(
+            error
+                .to_string()
+                .starts_with("timed out waiting for cache to be synced")
+        );
+        assert_eq!(start.elapsed().as_secs(), 55 + 120);
+    }
+}

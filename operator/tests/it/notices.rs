@@ -1,0 +1,135 @@
+//! Events on resources that sidecars will trip over: once each, and never with a secret in it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use dapr_e2e_apiserver::condition::await_condition;
+use dapr_e2e_apiserver::real;
+use dapr_kubernetes::{Config, Place, watch};
+use dapr_operator::notices;
+use dapr_operator::pods::Pod;
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+/// Long against everything that happens here, on a busy machine too.
+const SOON: Duration = Duration::from_secs(30);
+const HIDDEN: &str = "correct-horse-battery";
+
+struct Notices(JoinHandle<()>);
+
+impl Drop for Notices {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn start(client: kube::Client, namespace: String) -> Notices {
+    Notices(tokio::spawn(async move {
+        let api = Api::namespaced(client.clone(), &namespace);
+        let (pods, watcher) = watch::<Pod>(api, Config::default());
+        let run = notices::run(client, Some(&namespace), pods, Duration::from_secs(1));
+        tokio::select! {
+            never = watcher.run(|_| {}) => match never {},
+            never = run => match never {},
+        }
+    }))
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_resource_is_told_once() -> Result<()> {
+    let Some(server) = real::shared("operator: notices").await? else {
+        return Ok(());
+    };
+    let crds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
+    server.create_crds(&crds).await?;
+    let namespace = server.create_namespace("notices").await?;
+    server.service_account(&namespace, "app").await?;
+    let annotations = [("dapr.io/enabled", "true"), ("dapr.io/app-id", "shop")];
+    server.pod(&namespace, "shop", "app", &annotations).await?;
+    let secret = |name: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
+            "stringData": {"password": HIDDEN},
+        })
+    };
+    let component = |name: &str, secret: &str, scopes: &[&str]| {
+        json!({
+            "apiVersion": "dapr.io/v1alpha1", "kind": "Component",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"type": "state.redis", "version": "v1", "metadata": [
+                {"name": "redisPassword", "secretKeyRef": {"name": secret, "key": "password"}},
+                {"name": "inline", "value": HIDDEN},
+            ]},
+            "scopes": scopes,
+        })
+    };
+    let subscription = |name: &str| {
+        json!({
+            "apiVersion": "dapr.io/v2alpha1", "kind": "Subscription",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"pubsubname": "p", "topic": "t", "routes": {"default": "/orders"}},
+        })
+    };
+    server.apply(&secret("there")).await?;
+    for object in [
+        component("good", "there", &["shop"]),
+        component("secretless", "gone", &[]),
+        component("scoped", "there", &["shop", "sohp"]),
+        subscription("one"),
+        subscription("two"),
+    ] {
+        server.apply(&object).await?;
+    }
+    let place = Place::Kubeconfig(server.kubeconfig().into());
+    let client = dapr_kubernetes::client(&place).await?;
+    let running = start(client.clone(), namespace.clone());
+
+    let events = Api::<Event>::namespaced(server.client().await?, &namespace);
+    let told = || async {
+        let events = events.list(&ListParams::default()).await?;
+        let mut told: Vec<String> = events
+            .into_iter()
+            .map(|event| {
+                let about = event.involved_object;
+                let text = |text: Option<String>| text.unwrap_or_default();
+                let (kind, name) = (text(about.kind), text(about.name));
+                format!(
+                    "{kind} {name} {}: {}",
+                    text(event.reason),
+                    text(event.message)
+                )
+            })
+            .collect();
+        told.sort_unstable();
+        anyhow::Ok(told)
+    };
+    let expected = [
+        "Component scoped UnknownApp: scopes name apps that are not in this namespace: sohp",
+        "Component secretless SecretNotFound: secrets it refers to are not in this namespace: gone",
+        "Subscription one DuplicateRoute: the Subscription two brings topic t of p to the route /orders of the same apps",
+        "Subscription two DuplicateRoute: the Subscription one brings topic t of p to the route /orders of the same apps",
+    ];
+    await_condition("Events", SOON, || async {
+        let told = told().await?;
+        ensure!(told == expected, "{told:#?}");
+        Ok(())
+    })
+    .await?;
+
+    // Another leader tells nothing again, but what is new.
+    drop(running);
+    let _running = start(client, namespace.clone());
+    server.apply(&component("later", "gone-too", &[])).await?;
+    await_condition("one more Event", SOON, || async {
+        let told = told().await?;
+        ensure!(told.len() == expected.len() + 1, "{told:#?}");
+        Ok(())
+    })
+    .await?;
+    let all = serde_json::to_string(&events.list(&ListParams::default()).await?.items)?;
+    ensure!(!all.contains(HIDDEN), "{all}");
+    Ok(())
+}
