@@ -10,13 +10,12 @@ use dapr_components_core::state::{
 };
 use dapr_sidecar_core::metrics::{Block, ComponentMetrics};
 use dapr_sidecar_core::resiliency::{ComponentKind, Failed, Resiliency, Target};
+use dapr_sidecar_core::state::Store;
 
 /// A store with policies around each call.
 pub struct ActorStore {
-    /// Name of the component.
-    pub name: String,
-    /// The component.
-    pub inner: Arc<dyn StateStore>,
+    /// The component; held as a whole, so that it is not closed while a call of it is in flight.
+    pub store: Arc<Store>,
     /// Policies.
     pub resiliency: Arc<Resiliency>,
     /// What is counted.
@@ -26,7 +25,7 @@ pub struct ActorStore {
 impl std::fmt::Debug for ActorStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ActorStore")
-            .field("name", &self.name)
+            .field("name", &self.store.name)
             .finish_non_exhaustive()
     }
 }
@@ -38,13 +37,13 @@ impl ActorStore {
     {
         let started = Instant::now();
         let target = Target::Outbound {
-            component: &self.name,
+            component: &self.store.name,
             kind: ComponentKind::Statestore,
         };
         let result = self.resiliency.run(target, attempt).await;
         self.metrics.record(
             Block::State,
-            &self.name,
+            &self.store.name,
             operation,
             result.is_ok(),
             started.elapsed(),
@@ -62,23 +61,25 @@ impl ActorStore {
 #[async_trait]
 impl StateStore for ActorStore {
     fn features(&self) -> &[Feature] {
-        self.inner.features()
+        self.store.inner.features()
     }
 
     fn max_transaction_size(&self) -> Option<usize> {
-        self.inner.max_transaction_size()
+        self.store.inner.max_transaction_size()
     }
 
     async fn get(&self, request: GetRequest) -> Result<Option<Item>, Error> {
-        self.call("get", || self.inner.get(request.clone())).await
+        self.call("get", || self.store.inner.get(request.clone()))
+            .await
     }
 
     async fn set(&self, request: SetRequest) -> Result<(), Error> {
-        self.call("set", || self.inner.set(request.clone())).await
+        self.call("set", || self.store.inner.set(request.clone()))
+            .await
     }
 
     async fn delete(&self, request: DeleteRequest) -> Result<(), Error> {
-        self.call("delete", || self.inner.delete(request.clone()))
+        self.call("delete", || self.store.inner.delete(request.clone()))
             .await
     }
 
@@ -88,7 +89,9 @@ impl StateStore for ActorStore {
         metadata: RequestMetadata,
     ) -> Result<(), Error> {
         self.call("transaction", || {
-            self.inner.transact(operations.clone(), metadata.clone())
+            self.store
+                .inner
+                .transact(operations.clone(), metadata.clone())
         })
         .await
     }

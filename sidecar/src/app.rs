@@ -1,10 +1,26 @@
 //! Puts a sidecar together, runs it, and takes it apart again.
 
-mod api_settings;
-mod application;
-mod command;
-mod listeners;
+// A run: what it is made of, its parts in the order in which they come up, and its end.
 mod run;
+
+mod base;
+mod identity;
+mod loading;
+
+mod channels;
+mod hosting;
+mod invoking;
+mod resolving;
+
+mod api_settings;
+mod listeners;
+mod surfaces;
+
+mod application;
+mod closing;
+mod reloading;
+
+mod command;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,16 +87,14 @@ pub async fn run(args: Args, environment: Environment, shutdown: Shutdown) -> an
     loop {
         match run::run(process.clone()).await.map_err(named)? {
             End::Stop => return Ok(()),
-            End::Restart => {
-                tracing::info!(target: "dapr.runtime", "Received signal 'hangup'; restarting")
-            }
+            End::Restart => {}
         }
     }
 }
 
 /// The line the process ends with; a shutdown that took too long has one of its own.
 fn named(error: anyhow::Error) -> anyhow::Error {
-    if error.is::<run::TooLate>() {
+    if error.is::<closing::TooLate>() {
         return error;
     }
     error.context("Fatal error from runtime")
@@ -96,7 +110,7 @@ mod tests {
             assert_eq!(format!("{:#}", named(error)), expected);
         };
         check(
-            run::TooLate.into(),
+            closing::TooLate.into(),
             "Graceful shutdown timeout exceeded, forcing shutdown",
         );
         check(anyhow::anyhow!("x"), "Fatal error from runtime: x");

@@ -1,28 +1,40 @@
-//! Opening components: secret stores will come first, then all others in load order, one after the other.
+//! The components of a sidecar: opened one after the other, secret stores first, and changed while others serve.
+//!
+//! There is one writer: the start, then whoever reloads. Which changes a new set of resources means is decided in
+//! `plan`; how a component that was taken out ends is in `closing`.
 
+mod closing;
+mod plan;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dapr_components_core::pubsub::PubSub;
-use dapr_components_core::state::{Feature, StateStore};
+use arc_swap::ArcSwap;
+use dapr_components_core::state::Feature;
 use dapr_components_core::{Metadata, Registries};
 use dapr_crds::Component;
 use dapr_kit::flags::Environment;
 use dapr_sidecar_core::metadata;
 use dapr_sidecar_core::pubsub::{PubSubs, TopicNames};
+use dapr_sidecar_core::secrets::Secrets;
 use dapr_sidecar_core::state::Stores;
 use parking_lot::Mutex;
 
 use crate::loader::properties::{self, Names};
+use crate::loader::references;
 use crate::metrics::RuntimeMetrics;
+
+pub use closing::Taken;
+use closing::{Block, Part};
+pub use plan::Plan;
 
 /// Time a component may take to open, unless its `initTimeout` says otherwise.
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Categories that upstream has and this build does not serve yet.
-const NOT_SERVED: [&str; 7] = [
+const NOT_SERVED: [&str; 6] = [
     "bindings",
-    "secretstores",
     "configuration",
     "lock",
     "crypto",
@@ -38,117 +50,198 @@ pub struct Error {
     reason: String,
 }
 
+/// Whether the sidecar starts, or serves already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// A second actor store is an error.
+    Start,
+    /// A second actor store waits for the first to disappear.
+    Live,
+}
+
 /// All open components of this sidecar.
 pub struct Components {
     /// State stores, as the APIs call them.
     pub stores: Arc<Stores>,
     /// Pub/sub components, as the APIs call them.
     pub pubsubs: Arc<PubSubs>,
-    /// What the metadata API lists, in load order.
-    pub loaded: Vec<metadata::Component>,
-    /// Whether one is marked to hold actors.
-    pub actor_store: Option<String>,
+    /// Secret stores, as the API calls them.
+    pub secrets: Arc<Secrets>,
+    /// What the metadata API lists, in load order; what was loaded again is last.
+    pub loaded: Arc<ArcSwap<Vec<metadata::Component>>>,
+    registries: Registries,
+    opening: Opening,
     metrics: Arc<RuntimeMetrics>,
-    open: Mutex<Vec<Open>>,
+    state: Mutex<State>,
+}
+
+/// What the writer knows.
+#[derive(Default)]
+struct State {
+    open: BTreeMap<String, Opened>,
+    /// Components that wait for their secret store.
+    parked: Vec<Component>,
+}
+
+/// A component at work, and the resource it was made from.
+struct Opened {
+    resource: Component,
+    part: Part,
+    is_actor_store: bool,
 }
 
 impl std::fmt::Debug for Components {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()
-            .entries(self.loaded.iter().map(|component| &component.name))
+            .entries(self.loaded.load().iter().map(|component| &component.name))
             .finish()
     }
 }
 
-/// What has to be closed at the end.
-enum Open {
-    State(Arc<dyn StateStore>),
-    PubSub(Arc<dyn PubSub>),
-}
-
 /// What opening needs to know.
-#[derive(Debug, Clone, Copy)]
-pub struct Opening<'a> {
-    /// Templates in values.
-    pub names: Names<'a>,
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// Own app id, for templates in values.
+    pub app_id: String,
+    /// Own namespace, for templates in values.
+    pub namespace: Option<String>,
     /// The environment.
-    pub environment: &'a Environment,
+    pub environment: Arc<Environment>,
     /// `spec.components.deny` of the Configuration.
-    pub denied: &'a [String],
+    pub denied: Vec<String>,
     /// Whether placement is configured, without which an actor store is an ordinary store.
     pub actors: bool,
 }
 
+/// What became of a component that was to be opened.
+enum Outcome {
+    Opened {
+        opened: Box<Opened>,
+        /// The one of that name before.
+        replaced: Option<Taken>,
+    },
+    /// It waits for its secret store.
+    Parked,
+    /// It waits for another one to disappear.
+    Postponed,
+}
+
 impl Components {
     /// No components yet.
-    pub fn new(stores: Arc<Stores>, pubsubs: Arc<PubSubs>, metrics: Arc<RuntimeMetrics>) -> Self {
+    pub fn new(
+        stores: Arc<Stores>,
+        pubsubs: Arc<PubSubs>,
+        secrets: Arc<Secrets>,
+        registries: Registries,
+        opening: Opening,
+        metrics: Arc<RuntimeMetrics>,
+    ) -> Self {
         Self {
             stores,
             pubsubs,
-            loaded: Vec::new(),
-            actor_store: None,
+            secrets,
+            loaded: Arc::default(),
+            registries,
+            opening,
             metrics,
-            open: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    /// Opens `components`. One that fails ends the start, unless it says `ignoreErrors`.
-    pub async fn open(
-        &mut self,
-        components: &[Component],
-        registries: &Registries,
-        opening: Opening<'_>,
-    ) -> Result<(), Error> {
-        for component in components
-            .iter()
-            .filter(|component| is_allowed(component, opening.denied))
-        {
-            let name = component.metadata.name.clone().unwrap_or_default();
-            let Err(reason) = self.open_one(component, registries, opening).await else {
-                continue;
-            };
-            self.metrics
-                .component_failed(&component.spec.r#type, &name, failed_step(&reason));
-            let error = Error { name, reason };
-            if !component.spec.ignore_errors {
-                tracing::error!(target: "dapr.runtime", "Error processing component, daprd will exit gracefully: {error}");
-                return Err(error);
-            }
-            tracing::error!(target: "dapr.runtime", "Ignoring error processing component: {error}");
+    /// Opens `components`, secret stores first. One that fails ends the start, unless it says `ignoreErrors`.
+    pub async fn open_all(&self, components: &[Component]) -> Result<(), Error> {
+        let (stores, others): (Vec<_>, Vec<_>) =
+            components.iter().partition(|it| is_secret_store(it));
+        for component in stores.into_iter().chain(others) {
+            self.open(component, When::Start).await?;
         }
         Ok(())
     }
 
-    async fn open_one(
-        &mut self,
-        component: &Component,
-        registries: &Registries,
-        opening: Opening<'_>,
-    ) -> Result<(), String> {
-        let log_name = component.log_name();
-        let category = component
-            .spec
-            .r#type
-            .split_once('.')
-            .map_or("", |(category, _)| category);
-        let metadata = match properties::resolve(component, opening.names, opening.environment) {
-            Ok(metadata) => metadata,
-            Err(error @ properties::Error::SecretStore { .. }) => {
-                // As upstream: the component waits for its store, which this build cannot load.
-                tracing::warn!(target: "dapr.runtime", "{error}");
-                return Ok(());
+    /// Opens one component, and those that waited for it. Returns what it replaces, for the caller to close.
+    pub async fn open(&self, component: &Component, when: When) -> Result<Vec<Taken>, Error> {
+        let mut replaced = Vec::new();
+        replaced.extend(self.open_one(component, when).await?);
+        if is_secret_store(component) {
+            let parked = std::mem::take(&mut self.state.lock().parked);
+            for component in &parked {
+                replaced.extend(self.open_one(component, when).await?);
             }
-            Err(error) => return Err(init_failure(&log_name, &error.to_string())),
+        }
+        Ok(replaced)
+    }
+
+    async fn open_one(&self, component: &Component, when: When) -> Result<Option<Taken>, Error> {
+        if !is_allowed(component, &self.opening.denied) {
+            return Ok(None);
+        }
+        let name = component.metadata.name.clone().unwrap_or_default();
+        self.state
+            .lock()
+            .parked
+            .retain(|parked| parked.metadata.name != component.metadata.name);
+        let reason = match self.try_open(component, when).await {
+            Ok(Outcome::Opened { opened, replaced }) => {
+                self.state.lock().open.insert(name, *opened);
+                return Ok(replaced);
+            }
+            Ok(Outcome::Parked) => {
+                self.state.lock().parked.push(component.clone());
+                return Ok(None);
+            }
+            Ok(Outcome::Postponed) => return Ok(None),
+            Err(reason) => reason,
         };
-        let capabilities = match category {
-            "state" => {
-                self.open_store(metadata, &log_name, component, registries, opening)
-                    .await?
+        self.metrics
+            .component_failed(&component.spec.r#type, &name, failed_step(&reason));
+        let error = Error { name, reason };
+        if !component.spec.ignore_errors {
+            tracing::error!(target: "dapr.runtime", "Error processing component, daprd will exit gracefully: {error}");
+            return Err(error);
+        }
+        tracing::error!(target: "dapr.runtime", "Ignoring error processing component: {error}");
+        Ok(None)
+    }
+
+    async fn try_open(&self, component: &Component, when: When) -> Result<Outcome, String> {
+        let log_name = component.log_name();
+        let own_namespace = self.opening.namespace.as_deref();
+        let revealed = references::component(component, &self.secrets, own_namespace).await;
+        let revealed = match revealed {
+            Ok(revealed) => revealed,
+            Err(missing) => {
+                tracing::warn!(target: "dapr.runtime", "{missing}");
+                return Ok(Outcome::Parked);
             }
-            "pubsub" => {
-                self.open_pubsub(metadata, &log_name, component, registries)
-                    .await?
+        };
+        let names = Names {
+            app_id: &self.opening.app_id,
+            namespace: own_namespace,
+        };
+        let metadata = properties::resolve(&revealed, names, &self.opening.environment)
+            .map_err(|error| init_failure(&log_name, &error.to_string()))?;
+        let is_actor_store = self.opening.actors
+            && category(component) == "state"
+            && metadata
+                .get("actorStateStore")
+                .is_some_and(dapr_components_core::metadata::is_truthy);
+        if is_actor_store && let Some(first) = self.other_actor_store(&metadata.name) {
+            let text = format!(
+                "detected duplicate actor state store: {first} and {}",
+                metadata.name
+            );
+            match when {
+                When::Start => return Err(init_failure(&log_name, &text)),
+                When::Live => {
+                    tracing::error!(target: "dapr.runtime", "{log_name} is not loaded before the other one is gone: {text}");
+                    return Ok(Outcome::Postponed);
+                }
             }
+        }
+        let (part, capabilities) = match category(component) {
+            "state" => self.open_store(&metadata, &log_name, component).await?,
+            "pubsub" => self.open_pubsub(&metadata, &log_name, component).await?,
+            "secretstores" => self.open_secrets(&metadata, &log_name, component).await?,
             category if NOT_SERVED.contains(&category) => {
                 return Err(format!(
                     "components of category {category} are not served by this build yet: remove {log_name} from the resources, or set spec.ignoreErrors: true to start without it"
@@ -157,38 +250,41 @@ impl Components {
             _ => return Err(format!("incorrect type {}", component.spec.r#type)),
         };
         tracing::info!(target: "dapr.runtime", "Component loaded: {log_name}");
+        if is_actor_store {
+            tracing::info!(target: "dapr.runtime", "Using '{}' as actor state store", metadata.name);
+        }
         self.metrics.component_loaded(&component.spec.r#type);
-        self.loaded.push(metadata::Component {
-            name: component.metadata.name.clone().unwrap_or_default(),
-            component_type: component.spec.r#type.clone(),
-            version: component.spec.version.clone(),
-            capabilities,
-        });
-        Ok(())
+        let replaced = self.take_opened(&metadata.name, Some(part.block()));
+        self.list(&metadata.name, Some(component), capabilities);
+        Ok(Outcome::Opened {
+            opened: Box::new(Opened {
+                resource: component.clone(),
+                part,
+                is_actor_store,
+            }),
+            replaced,
+        })
+    }
+
+    fn other_actor_store(&self, name: &str) -> Option<String> {
+        let state = self.state.lock();
+        let mut others = state.open.iter().filter(|(other, _)| *other != name);
+        others
+            .find(|(_, opened)| opened.is_actor_store)
+            .map(|(other, _)| other.clone())
     }
 
     async fn open_store(
-        &mut self,
-        metadata: Metadata,
+        &self,
+        metadata: &Metadata,
         log_name: &str,
         component: &Component,
-        registries: &Registries,
-        opening: Opening<'_>,
-    ) -> Result<Vec<String>, String> {
-        let is_actor_store = opening.actors
-            && metadata
-                .get("actorStateStore")
-                .is_some_and(dapr_components_core::metadata::is_truthy);
-        if let (true, Some(first)) = (is_actor_store, &self.actor_store) {
-            let text = format!(
-                "detected duplicate actor state store: {first} and {}",
-                metadata.name
-            );
-            return Err(init_failure(log_name, &text));
-        }
-        let store = within(component, log_name, registries.state.open(metadata.clone())).await?;
-        self.stores
-            .add(&metadata, Arc::clone(&store))
+    ) -> Result<(Part, Vec<String>), String> {
+        let opening = self.registries.state.open(metadata.clone());
+        let store = within(component, log_name, opening).await?;
+        let lease = self
+            .stores
+            .add(metadata, Arc::clone(&store))
             .map_err(|error| init_failure(log_name, &error.to_string()))?;
         let features = store.features();
         let mut capabilities: Vec<String> = features
@@ -198,53 +294,111 @@ impl Components {
         if features.contains(&Feature::Etag) && features.contains(&Feature::Transactional) {
             capabilities.push("ACTOR".to_owned());
         }
-        self.open.lock().push(Open::State(store));
-        if is_actor_store {
-            tracing::info!(target: "dapr.runtime", "Using '{}' as actor state store", metadata.name);
-            self.actor_store = Some(metadata.name);
-        }
-        Ok(capabilities)
+        Ok((Part::State(store, lease), capabilities))
     }
 
     async fn open_pubsub(
-        &mut self,
-        metadata: Metadata,
+        &self,
+        metadata: &Metadata,
         log_name: &str,
         component: &Component,
-        registries: &Registries,
-    ) -> Result<Vec<String>, String> {
-        let pubsub = within(
-            component,
-            log_name,
-            registries.pubsub.open(metadata.clone()),
-        )
-        .await?;
+    ) -> Result<(Part, Vec<String>), String> {
+        let opening = self.registries.pubsub.open(metadata.clone());
+        let pubsub = within(component, log_name, opening).await?;
         let names = if properties::is_namespace_scoped(component) {
             TopicNames::NamespacePrefixed
         } else {
             TopicNames::AsGiven
         };
-        self.pubsubs.add_with(&metadata, Arc::clone(&pubsub), names);
+        let lease = self.pubsubs.add_with(metadata, Arc::clone(&pubsub), names);
         let capabilities = pubsub
             .features()
             .iter()
             .map(|feature| feature.name().to_owned())
             .collect();
-        self.open.lock().push(Open::PubSub(pubsub));
-        Ok(capabilities)
+        Ok((Part::PubSub(pubsub, lease), capabilities))
+    }
+
+    async fn open_secrets(
+        &self,
+        metadata: &Metadata,
+        log_name: &str,
+        component: &Component,
+    ) -> Result<(Part, Vec<String>), String> {
+        let opening = self.registries.secret_stores.open(metadata.clone());
+        let store = within(component, log_name, opening).await?;
+        let lease = self.secrets.add(&metadata.name, Arc::clone(&store));
+        let capabilities = store
+            .features()
+            .iter()
+            .map(|feature| feature.name().to_owned())
+            .collect();
+        Ok((Part::Secrets(store, lease), capabilities))
+    }
+
+    /// Takes a component out of use: no call finds it any more. The caller closes it.
+    pub fn take(&self, name: &str) -> Option<Taken> {
+        self.state
+            .lock()
+            .parked
+            .retain(|parked| parked.metadata.name.as_deref() != Some(name));
+        let taken = self.take_opened(name, None);
+        self.list(name, None, Vec::new());
+        taken
+    }
+
+    /// Takes what was open under `name`; in a block where its successor stands already, nothing is removed.
+    fn take_opened(&self, name: &str, successor: Option<Block>) -> Option<Taken> {
+        let opened = self.state.lock().open.remove(name)?;
+        let block = opened.part.block();
+        if successor != Some(block) {
+            match block {
+                Block::State => drop(self.stores.remove(name)),
+                Block::PubSub => drop(self.pubsubs.remove(name)),
+                Block::Secrets => self.secrets.remove(name),
+            }
+        }
+        tracing::info!(target: "dapr.runtime", "Component taken out: {}", opened.resource.log_name());
+        Some(Taken::new(opened.resource.log_name(), opened.part))
+    }
+
+    /// Puts a component at the end of what the metadata API lists, or takes it off.
+    fn list(&self, name: &str, component: Option<&Component>, capabilities: Vec<String>) {
+        let mut loaded = Vec::clone(&self.loaded.load());
+        loaded.retain(|listed| listed.name != name);
+        if let Some(component) = component {
+            loaded.push(metadata::Component {
+                name: name.to_owned(),
+                component_type: component.spec.r#type.clone(),
+                version: component.spec.version.clone(),
+                capabilities,
+            });
+        }
+        self.loaded.store(Arc::new(loaded));
+    }
+
+    /// What has to happen so that `desired` are open, and nothing else.
+    pub fn plan(&self, desired: &[Component]) -> Plan {
+        let state = self.state.lock();
+        let open = state.open.values().map(|opened| &opened.resource);
+        Plan::new(open.chain(&state.parked), desired)
     }
 
     /// Closes all components side by side.
     pub async fn close(&self) {
-        let open = std::mem::take(&mut *self.open.lock());
-        let closing = open.iter().map(|component| async move {
-            match component {
-                Open::State(store) => store.close().await,
-                Open::PubSub(pubsub) => pubsub.close().await,
-            }
-        });
+        let open = std::mem::take(&mut self.state.lock().open);
+        let closing = open.values().map(|opened| opened.part.close());
         futures::future::join_all(closing).await;
     }
+}
+
+fn category(component: &Component) -> &str {
+    let kind = component.spec.r#type.split_once('.');
+    kind.map_or("", |(category, _)| category)
+}
+
+fn is_secret_store(component: &Component) -> bool {
+    category(component) == "secretstores"
 }
 
 /// Whether the Configuration lets this type be loaded; says so if not.

@@ -3,15 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use dapr_sidecar_core::actors::Actors;
 use dapr_sidecar_core::metadata::{AppConnection, AppHealth, Component, Metadata, Snapshot};
 use dapr_sidecar_core::pubsub::PubSubs;
 use parking_lot::RwLock;
 
+use crate::loader::Resources;
 use crate::settings::App;
 
 /// Name under which the version stands in `extended`.
 const VERSION_KEY: &str = "daprRuntimeVersion";
+
+/// Names of loaded resources, replaced as a whole when they change.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// HTTP endpoints.
+    pub http_endpoints: ArcSwap<Vec<String>>,
+    /// Resiliency resources.
+    pub resiliencies: ArcSwap<Vec<String>>,
+}
+
+impl Listed {
+    /// Lists what `resources` name.
+    pub fn set(&self, resources: &Resources) {
+        let endpoints = resources.http_endpoints.iter();
+        let endpoints = endpoints.map(|it| it.metadata.name.clone().unwrap_or_default());
+        self.http_endpoints.store(Arc::new(endpoints.collect()));
+        let resiliencies = resources.resiliencies.iter().map(|it| it.name.clone());
+        self.resiliencies.store(Arc::new(resiliencies.collect()));
+    }
+}
 
 /// Everything the metadata API shows.
 pub struct MetadataStore {
@@ -20,11 +42,9 @@ pub struct MetadataStore {
     /// Enabled features.
     pub features: Vec<String>,
     /// Loaded components.
-    pub components: Vec<Component>,
-    /// Loaded HTTP endpoints.
-    pub http_endpoints: Vec<String>,
-    /// Loaded Resiliency resources.
-    pub resiliencies: Vec<String>,
+    pub components: Arc<ArcSwap<Vec<Component>>>,
+    /// Other loaded resources.
+    pub listed: Arc<Listed>,
     /// How the application is reached.
     pub app: AppConnection,
     /// Subscriptions in effect.
@@ -51,11 +71,11 @@ impl Metadata for MetadataStore {
             app_id: self.app_id.clone(),
             runtime_version: dapr_kit::VERSION.to_owned(),
             enabled_features: self.features.clone(),
-            components: self.components.clone(),
+            components: Vec::clone(&self.components.load()),
             extended,
             subscriptions: self.pubsubs.subscriptions(),
-            http_endpoints: self.http_endpoints.clone(),
-            resiliencies: self.resiliencies.clone(),
+            http_endpoints: Vec::clone(&self.listed.http_endpoints.load()),
+            resiliencies: Vec::clone(&self.listed.resiliencies.load()),
             app: self.app.clone(),
             actors: self.actors.status(),
         }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dapr_kit::flags::Environment;
+use dapr_kit::process::refuse_root;
+use dapr_security::TokenSource;
 use dapr_sidecar_core::app::Protocol;
 
 use crate::args::{AppArgs, AppHealthArgs, Args, ControlPlaneArgs, LimitArgs};
@@ -12,6 +14,14 @@ use crate::args::{AppArgs, AppHealthArgs, Args, ControlPlaneArgs, LimitArgs};
 const DEFAULT_MAX_BODY: usize = 4 << 20;
 /// Largest request header unless a flag says otherwise: 4 KiB.
 const DEFAULT_READ_BUFFER: usize = 4 << 10;
+/// Ports in a cluster unless a flag says otherwise: all sidecars share the internal one, probes go to the public one.
+const CLUSTER_INTERNAL_PORT: u16 = 50002;
+const CLUSTER_PUBLIC_PORT: u16 = 3501;
+/// Tokens Kubernetes puts into pods: the one for Sentry, and the one of the service account.
+const SENTRY_TOKEN: &str = "/var/run/secrets/dapr.io/sentrytoken/token";
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// Time between reconciles that nothing asked for.
+const DEFAULT_RECONCILE: Duration = Duration::from_secs(60);
 
 /// What is wrong with a flag. Texts are upstream's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +107,8 @@ pub struct Listen {
 /// Where the control plane is.
 #[derive(Debug, Clone)]
 pub struct ControlPlane {
+    /// Address of the operator; only in Kubernetes.
+    pub operator: String,
     /// Address of Sentry.
     pub sentry: String,
     /// Addresses of Placement; empty means actors are off.
@@ -128,18 +140,22 @@ pub struct Settings {
     pub listen: Listen,
     /// Where the control plane is.
     pub control_plane: ControlPlane,
-    /// Certificates from Sentry.
+    /// Calls between sidecars are secured with certificates from Sentry.
     pub mtls: bool,
     /// `DAPR_TRUST_ANCHORS`
     pub trust_anchors: Option<String>,
     /// `SENTRY_LOCAL_IDENTITY`, or the app id.
     pub sentry_id: String,
-    /// `DAPR_SENTRY_TOKEN_FILE`
-    pub sentry_token_file: Option<PathBuf>,
+    /// What proves to Sentry who this is.
+    pub sentry_token: TokenSource,
     /// Folders of resources.
     pub resource_paths: Vec<PathBuf>,
-    /// Configuration files, in order.
-    pub config_files: Vec<PathBuf>,
+    /// `--config`: files in order, or the name of an object in Kubernetes.
+    pub config: Vec<String>,
+    /// Time between reconciles that nothing asked for.
+    pub reconcile: Duration,
+    /// The store `kubernetes` is there without a resource.
+    pub builtin_secret_store: bool,
     /// `DAPR_API_TOKEN`
     pub api_token: Option<String>,
     /// Largest body in bytes; `None` is unlimited.
@@ -166,26 +182,29 @@ impl Settings {
             return Err(runtime("must define at least 1 scheduler stream, got 0"));
         }
         let app = app(&args.app, &args.health, environment)?;
-        let listen = listen(args, app.port, environment)?;
+        let mut listen = listen(args, app.port, environment)?;
         let mode = match args.mode.as_str() {
             "standalone" => Mode::Standalone,
             "kubernetes" => Mode::Kubernetes,
             mode => return Err(runtime(format!("invalid mode: {mode}"))),
         };
+        if mode == Mode::Kubernetes {
+            listen.internal_port.get_or_insert(CLUSTER_INTERNAL_PORT);
+            let address = &args.listen.dapr_public_listen_address;
+            listen
+                .public
+                .get_or_insert_with(|| (address.clone(), CLUSTER_PUBLIC_PORT));
+        }
         if args.app_id.is_empty() {
             return Err(runtime("parameter app-id cannot be empty"));
         }
         if args.app_id.contains('.') {
             return Err(runtime("parameter app-id cannot contain dots"));
         }
-        let sentry_token_file = match environment.get("DAPR_SENTRY_TOKEN_FILE") {
-            Some("") => {
-                return Err(runtime(
-                    "environment variable DAPR_SENTRY_TOKEN_FILE is set but empty",
-                ));
-            }
-            file => file.map(PathBuf::from),
-        };
+        let sentry_token = sentry_token(mode, environment)?;
+        if mode == Mode::Kubernetes {
+            in_cluster(args, environment)?;
+        }
         let mut resource_paths: Vec<PathBuf> = args
             .resources
             .resources_path
@@ -206,13 +225,18 @@ impl Settings {
             app,
             listen,
             control_plane: control_plane(&args.control_plane, disseminate_timeout),
-            mtls: args.control_plane.enable_mtls || mode == Mode::Kubernetes,
+            mtls: args.control_plane.enable_mtls,
             trust_anchors: environment
                 .non_empty("DAPR_TRUST_ANCHORS")
                 .map(str::to_owned),
-            sentry_token_file,
+            sentry_token,
             resource_paths,
-            config_files: args.resources.config.iter().map(PathBuf::from).collect(),
+            config: args.resources.config.clone(),
+            reconcile: Some(args.resources.hot_reload_reconcile_interval.0)
+                .filter(|interval| !interval.is_zero())
+                .unwrap_or(DEFAULT_RECONCILE),
+            builtin_secret_store: mode == Mode::Kubernetes
+                && !args.resources.disable_builtin_k8s_secret_store,
             api_token: environment.non_empty("DAPR_API_TOKEN").map(str::to_owned),
             max_body_size: limits.max_body,
             read_buffer_size: limits.read_buffer,
@@ -226,10 +250,52 @@ impl Settings {
         })
     }
 
+    /// Whether Sentry is asked for an identity: in Kubernetes the control plane speaks mTLS whatever sidecars do.
+    pub fn has_identity(&self) -> bool {
+        self.mtls || self.mode == Mode::Kubernetes
+    }
+
     /// The namespace of this sidecar's identity.
     pub fn identity_namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or("default")
     }
+}
+
+/// What a sidecar in a pod needs and must not be.
+fn in_cluster(args: &Args, environment: &Environment) -> Result<(), Error> {
+    if !environment.truthy("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK") {
+        refuse_root().map_err(|error| runtime(dapr_kit::process::chain(&error)))?;
+    }
+    if args.control_plane.control_plane_address.is_empty() {
+        return Err(runtime(
+            "--control-plane-address is empty: with --mode kubernetes it must be the operator's address",
+        ));
+    }
+    Ok(())
+}
+
+/// A token file that is named, in Kubernetes else the first of those that pods have.
+fn sentry_token(mode: Mode, environment: &Environment) -> Result<TokenSource, Error> {
+    let named = match environment.get("DAPR_SENTRY_TOKEN_FILE") {
+        Some("") => {
+            return Err(runtime(
+                "environment variable DAPR_SENTRY_TOKEN_FILE is set but empty",
+            ));
+        }
+        file => file.map(PathBuf::from),
+    };
+    let mounted = || {
+        [SENTRY_TOKEN, SERVICE_ACCOUNT_TOKEN]
+            .iter()
+            .map(PathBuf::from)
+            .find(|file| file.exists())
+    };
+    Ok(match mode {
+        Mode::Standalone => named.map_or(TokenSource::None, TokenSource::Jwks),
+        Mode::Kubernetes => named
+            .or_else(mounted)
+            .map_or(TokenSource::None, TokenSource::Kubernetes),
+    })
 }
 
 struct Limits {
@@ -416,6 +482,7 @@ fn control_plane(args: &ControlPlaneArgs, disseminate_timeout: Duration) -> Cont
             .collect()
     };
     ControlPlane {
+        operator: args.control_plane_address.clone(),
         sentry: args.sentry_address.clone(),
         placement: list(&args.placement_host_address),
         scheduler: args
@@ -519,6 +586,31 @@ mod tests {
         assert_eq!(settings.app.port, None);
         assert_eq!(settings.identity_namespace(), "default");
         assert!(!settings.mtls);
+    }
+
+    #[test]
+    fn in_a_cluster_ports_token_and_identity_are_others() {
+        let environment = [
+            ("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true"),
+            ("DAPR_SENTRY_TOKEN_FILE", "/token"),
+            ("NAMESPACE", "prod"),
+        ];
+        let flags = "--app-id a --mode kubernetes --control-plane-address operator:443";
+        let settings = settings(flags, &environment).expect("valid");
+        assert_eq!(settings.listen.internal_port, Some(50002));
+        assert_eq!(settings.listen.public, Some((String::new(), 3501)));
+        assert_eq!(
+            settings.sentry_token,
+            TokenSource::Kubernetes("/token".into())
+        );
+        assert!(settings.has_identity() && !settings.mtls && settings.builtin_secret_store);
+        let error = self::settings("--app-id a --mode kubernetes", &environment);
+        assert!(
+            error
+                .expect_err("no operator")
+                .to_string()
+                .contains("--control-plane-address")
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub mod name_resolution;
 pub mod pubsub;
+pub mod secret_store;
 pub mod state;
 
 use std::time::Duration;

@@ -10,6 +10,7 @@ pub mod registry;
 
 pub mod name_resolution;
 pub mod pubsub;
+pub mod secret_store;
 pub mod state;
 
 #[cfg(feature = "conformance")]

@@ -40,6 +40,17 @@ pub trait Resolver: Send + Sync + 'static {
     /// One address `host:port` of the app; several calls may answer different instances in turn.
     async fn resolve(&self, request: &ResolveRequest) -> Result<String, Error>;
 
+    /// Told that `address`, answered for `request` before, could not be called: a resolver that knows several
+    /// addresses answers another one for a while.
+    fn failed(&self, request: &ResolveRequest, address: &str) {
+        let _ = (request, address);
+    }
+
+    /// How many different addresses it may make sense to try for one call.
+    fn alternatives(&self) -> usize {
+        1
+    }
+
     /// Withdraws this instance.
     async fn close(&self) {}
 }

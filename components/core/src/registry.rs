@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 
 use crate::name_resolution::{Instance, Resolver};
 use crate::pubsub::PubSub;
+use crate::secret_store::SecretStore;
 use crate::state::StateStore;
 use crate::{Error, ErrorKind, Metadata};
 
@@ -119,6 +120,8 @@ pub struct Registries {
     pub state: Registry<dyn StateStore>,
     /// `pubsub.*`
     pub pubsub: Registry<dyn PubSub>,
+    /// `secretstores.*`
+    pub secret_stores: Registry<dyn SecretStore>,
     /// Name resolvers.
     pub name_resolution: Resolvers,
 }
@@ -128,6 +131,7 @@ impl Default for Registries {
         Self {
             state: Registry::new("state store"),
             pubsub: Registry::new("message bus"),
+            secret_stores: Registry::new("secret store"),
             name_resolution: Resolvers::default(),
         }
     }

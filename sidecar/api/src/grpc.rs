@@ -6,6 +6,7 @@ mod invoke;
 pub(crate) mod method;
 mod proxy;
 mod publish;
+mod secrets;
 mod serve;
 mod service;
 mod state;

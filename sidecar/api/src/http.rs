@@ -15,6 +15,7 @@ mod process;
 mod public;
 mod publish;
 pub(crate) mod route;
+mod secrets;
 mod serve;
 mod sniff;
 mod state;
@@ -252,7 +253,8 @@ async fn dispatch(call: Call<'_>, route: Route<'_>) -> Handled {
         Route::PublishEvent(pubsub, topic) => publish::publish(call, pubsub, topic).await,
         Route::BulkPublishEvent(pubsub, topic) => publish::bulk(call, pubsub, topic).await,
         Route::InvokeBinding(name) => absent::binding(call, name).await,
-        Route::GetSecret => Err(error::secret_stores_not_configured().into()),
+        Route::GetSecret(store, key) => secrets::get(call, store, key).await,
+        Route::GetBulkSecret(store) => secrets::bulk_get(call, store).await,
         Route::GetConfiguration => Err(error::configuration_not_configured().into()),
         Route::TryLock(store) => absent::try_lock(call, store).await,
         Route::Unlock => absent::unlock(call).await,

@@ -12,6 +12,7 @@ use dapr_sidecar_core::invoke::{Invoker, Location};
 use dapr_sidecar_core::metadata::Metadata;
 use dapr_sidecar_core::pubsub::PubSubs;
 use dapr_sidecar_core::rpc;
+use dapr_sidecar_core::secrets::Secrets;
 use dapr_sidecar_core::state::Stores;
 use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,8 @@ pub struct Core {
     pub stores: Arc<Stores>,
     /// Pub/sub components.
     pub pubsubs: Arc<PubSubs>,
+    /// Secret stores.
+    pub secrets: Arc<Secrets>,
     /// Service invocation.
     pub invoker: Arc<Invoker>,
     /// Actor runtime.

@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod duration;
+pub mod lease;
 pub mod rpc;
 
 // What the outside fulfils.
@@ -19,4 +20,5 @@ pub mod invoke;
 pub mod metadata;
 pub mod pubsub;
 pub mod resiliency;
+pub mod secrets;
 pub mod state;

@@ -11,6 +11,8 @@ pub enum Block {
     State,
     /// `component_pubsub_egress_*`: publishing.
     Pubsub,
+    /// `component_secret_*`
+    Secret,
 }
 
 /// How the sidecar treated a delivered message.

@@ -48,6 +48,13 @@ pub struct ReminderCall {
 /// Calls to other sidecars; connections are pooled below. Each call makes one attempt.
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
+    /// Makes sure that `target` can be called, so that another address can be taken while nothing is sent yet: dials
+    /// it if there is no connection.
+    async fn reach(&self, target: &Target) -> Result<(), rpc::Status> {
+        let _ = target;
+        Ok(())
+    }
+
     /// Calls the application of `target`. `UNAVAILABLE` and `UNAUTHENTICATED` drop the pooled connection.
     async fn call_local(
         &self,

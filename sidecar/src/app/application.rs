@@ -30,10 +30,8 @@ pub(super) struct Application {
     pub(super) invoker: Arc<Invoker>,
     pub(super) actors: Arc<Runtime>,
     pub(super) pubsubs: Arc<PubSubs>,
-    /// Subscriptions of resources.
-    pub(super) declarative: Vec<Subscription>,
-    /// Whether any pub/sub component is loaded: without one nobody asks the application.
-    pub(super) has_pubsub: bool,
+    /// Subscriptions of resources. Marked as changed, too, when a pub/sub component was loaded.
+    pub(super) declarative: watch::Receiver<Arc<Vec<Subscription>>>,
     /// Told when the application has become healthy or unhealthy.
     pub(super) health: watch::Sender<Health>,
 }
@@ -69,7 +67,11 @@ impl Application {
         let Some(probes) = self.settings.health.clone() else {
             self.health.send_replace(Health::Healthy);
             let config = self.load_config(&channel).await;
-            self.up(&channel, config.as_ref()).await;
+            let mut declarative = self.declarative.clone();
+            let mut own = self.up(&channel, config.as_ref(), &mut declarative).await;
+            while declarative.changed().await.is_ok() {
+                self.resubscribe(&channel, &mut own, &mut declarative).await;
+            }
             return;
         };
         self.invoker.set_app_healthy(false);
@@ -83,7 +85,8 @@ impl Application {
     /// The configuration is asked for once, when the application is healthy for the first time.
     async fn react(&self, channel: &Arc<dyn AppChannel>) {
         let mut health = self.health.subscribe();
-        let mut config = None;
+        let mut declarative = self.declarative.clone();
+        let (mut config, mut own) = (None, None);
         loop {
             let current = *health.borrow_and_update();
             match current {
@@ -93,24 +96,58 @@ impl Application {
                     if config.is_none() {
                         config = Some(self.load_config(channel).await);
                     }
-                    self.up(channel, config.as_ref().and_then(Option::as_ref))
-                        .await;
+                    let config = config.as_ref().and_then(Option::as_ref);
+                    own = self.up(channel, config, &mut declarative).await;
                 }
                 Health::Unhealthy => self.down().await,
             }
-            if health.changed().await.is_err() {
-                return;
+            loop {
+                tokio::select! {
+                    changed = health.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    Ok(()) = declarative.changed(), if current == Health::Healthy => {
+                        self.resubscribe(channel, &mut own, &mut declarative).await;
+                    }
+                }
             }
         }
     }
 
-    async fn up(&self, channel: &Arc<dyn AppChannel>, config: Option<&Config>) {
-        let subscriptions = self.subscriptions(channel).await;
+    /// Returns the application's own subscriptions, if it was asked.
+    async fn up(
+        &self,
+        channel: &Arc<dyn AppChannel>,
+        config: Option<&Config>,
+        declarative: &mut watch::Receiver<Arc<Vec<Subscription>>>,
+    ) -> Option<Vec<Subscription>> {
+        let own = self.own_subscriptions(channel).await;
+        let declared = Arc::clone(&declarative.borrow_and_update());
+        let subscriptions = merge(own.clone().unwrap_or_default(), &declared);
         self.pubsubs.start(subscriptions, Arc::clone(channel)).await;
         match config {
             Some(config) => self.actors.register(config, Arc::clone(channel)).await,
             None => self.actors.register_nothing(),
         }
+        own
+    }
+
+    /// Applies changed resources while the application is up.
+    async fn resubscribe(
+        &self,
+        channel: &Arc<dyn AppChannel>,
+        own: &mut Option<Vec<Subscription>>,
+        declarative: &mut watch::Receiver<Arc<Vec<Subscription>>>,
+    ) {
+        if own.is_none() {
+            *own = self.own_subscriptions(channel).await;
+        }
+        let declared = Arc::clone(&declarative.borrow_and_update());
+        let subscriptions = merge(own.clone().unwrap_or_default(), &declared);
+        self.pubsubs
+            .update(subscriptions, Arc::clone(channel))
+            .await;
     }
 
     async fn down(&self) {
@@ -133,17 +170,16 @@ impl Application {
         }
     }
 
-    /// The application's own list over the declarative one: the same topic of the same component is replaced.
-    async fn subscriptions(&self, channel: &Arc<dyn AppChannel>) -> Vec<Subscription> {
-        if !self.has_pubsub {
-            return Vec::new();
+    /// The application's own list; `None` without a pub/sub component, for then nobody asks.
+    async fn own_subscriptions(&self, channel: &Arc<dyn AppChannel>) -> Option<Vec<Subscription>> {
+        if self.pubsubs.is_empty() {
+            return None;
         }
-        let own = if self.settings.load_subscriptions {
+        Some(if self.settings.load_subscriptions {
             list(channel).await
         } else {
             Vec::new()
-        };
-        merge(own, &self.declarative)
+        })
     }
 }
 

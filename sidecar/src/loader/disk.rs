@@ -2,28 +2,103 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use dapr_crds::Configuration;
 use dapr_crds::manifest::{self, Document, Manifest};
-use dapr_crds::{Component, HttpEndpoint, in_scope};
-use dapr_sidecar_core::pubsub::{BulkSubscribe, Rule, Source, Subscription};
-use dapr_sidecar_core::resiliency;
+use dapr_kit::flags::Environment;
+use dapr_security::watch::Changes;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::configuration;
-use crate::channel::answers::bulk_settings;
+use super::{Feed, Loader, Resources, configuration};
 
-/// Everything that concerns this application, in the order of folders, files and documents.
-#[derive(Debug, Default)]
-pub struct Resources {
-    /// Components, secret stores not yet first.
-    pub components: Vec<Component>,
-    /// Subscriptions; of several with one name the last one.
-    pub subscriptions: Vec<Subscription>,
-    /// HTTP endpoints.
-    pub http_endpoints: Vec<HttpEndpoint>,
-    /// Resiliency resources.
-    pub resiliencies: Vec<resiliency::Resource>,
-    /// What this build does not serve yet, as `<Kind> <name>`.
-    pub not_served: Vec<String>,
+/// Quiet time after a change before the folders are read: an editor writes a file in several steps.
+const SETTLE: Duration = Duration::from_millis(5);
+/// Pause before a folder that cannot be watched is tried again.
+const UNWATCHED: Duration = Duration::from_secs(10);
+
+/// Resources from the folders of `--resources-path`, the Configuration from the files of `--config`.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Folders, in order.
+    pub folders: Vec<PathBuf>,
+    /// Files of the Configuration, in order.
+    pub configuration: Vec<PathBuf>,
+    /// Own app id.
+    pub app_id: String,
+    /// Own namespace, if it counts.
+    pub namespace: Option<String>,
+    /// What `${VAR}` in the Configuration stands for.
+    pub environment: Arc<Environment>,
+    /// Time between reads that nothing asked for.
+    pub backup: Duration,
+}
+
+#[async_trait]
+impl Loader for Disk {
+    async fn configuration(&self) -> Result<Configuration, super::Error> {
+        Ok(configuration::load(&self.configuration, &self.environment)?)
+    }
+
+    async fn resources(&self) -> Result<Resources, super::Error> {
+        Ok(read(
+            &self.folders,
+            &self.app_id,
+            self.namespace.as_deref(),
+        )?)
+    }
+
+    async fn follow(&self, feed: &Feed) {
+        if self.folders.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            // Entries below the folders are named, for it is the folders of files that are watched.
+            let entries: Vec<PathBuf> =
+                self.folders.iter().map(|folder| folder.join("*")).collect();
+            let mut changes = match Changes::of_files(entries.iter().map(PathBuf::as_path)) {
+                Ok(changes) => changes,
+                Err(error) => {
+                    let error = dapr_kit::process::chain(&error);
+                    tracing::warn!(target: "dapr.runtime", "changes of resources go unnoticed for now: {error}");
+                    sleep(UNWATCHED).await;
+                    self.publish(feed);
+                    continue;
+                }
+            };
+            // What changed between the first read and the watch.
+            self.publish(feed);
+            self.follow_changes(&mut changes, feed).await;
+        }
+    }
+}
+
+impl Disk {
+    /// Reads after each change, and now and then without one; returns once a folder may have to be watched anew.
+    async fn follow_changes(&self, changes: &mut Changes, feed: &Feed) {
+        let backup = Instant::now() + self.backup;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(backup) => return,
+                () = changes.changed() => {}
+            }
+            while timeout(SETTLE, changes.changed()).await.is_ok() {}
+            self.publish(feed);
+        }
+    }
+
+    /// Reads the folders. What cannot be used at all leaves everything as it is: a typing error must not end a
+    /// sidecar that serves.
+    fn publish(&self, feed: &Feed) {
+        match read(&self.folders, &self.app_id, self.namespace.as_deref()) {
+            Ok(resources) => feed.publish(resources),
+            Err(error) => {
+                tracing::error!(target: "dapr.runtime", "failed to load resources from disk, those in use stay: {error}");
+            }
+        }
+    }
 }
 
 /// Resources that cannot be used. Texts are upstream's.
@@ -189,123 +264,6 @@ fn select(
         resources.http_endpoints.clear();
     }
     Ok(resources)
-}
-
-impl Resources {
-    /// Takes a manifest that is in scope; whether it was.
-    fn add(&mut self, manifest: Manifest, app_id: &str) -> bool {
-        match manifest {
-            Manifest::Component(component) if in_scope(&component.scopes, app_id) => {
-                self.components.push(*component)
-            }
-            Manifest::HttpEndpoint(endpoint) if in_scope(&endpoint.scopes, app_id) => {
-                self.http_endpoints.push(*endpoint);
-            }
-            Manifest::Resiliency(resource) => {
-                let spec = serde_json::to_value(&resource.spec).and_then(serde_json::from_value);
-                let name = resource.metadata.name.clone().unwrap_or_default();
-                match spec {
-                    Ok(spec) => self.resiliencies.push(resiliency::Resource {
-                        name,
-                        namespace: resource.metadata.namespace.clone().unwrap_or_default(),
-                        scopes: resource.scopes,
-                        spec,
-                    }),
-                    Err(error) => {
-                        tracing::error!(target: "dapr.runtime", "Could not read resiliency policy {name}: {error}");
-                    }
-                }
-            }
-            Manifest::SubscriptionV1Alpha1(subscription)
-                if in_scope(&subscription.scopes, app_id) =>
-            {
-                let spec = subscription.spec;
-                let rules = vec![Rule {
-                    matches: String::new(),
-                    path: spec.route,
-                }];
-                let parts = (
-                    spec.pubsubname,
-                    spec.topic,
-                    spec.dead_letter_topic,
-                    spec.metadata,
-                );
-                self.subscribe(rules, parts, bulk(&spec.bulk_subscribe));
-            }
-            Manifest::SubscriptionV2Alpha1(subscription)
-                if in_scope(&subscription.scopes, app_id) =>
-            {
-                let spec = subscription.spec;
-                let mut rules: Vec<Rule> = spec
-                    .routes
-                    .rules
-                    .into_iter()
-                    .map(|rule| Rule {
-                        matches: rule.r#match,
-                        path: rule.path,
-                    })
-                    .collect();
-                if !spec.routes.default.is_empty() {
-                    rules.push(Rule {
-                        matches: String::new(),
-                        path: spec.routes.default,
-                    });
-                }
-                let parts = (
-                    spec.pubsubname,
-                    spec.topic,
-                    spec.dead_letter_topic,
-                    spec.metadata,
-                );
-                self.subscribe(rules, parts, bulk(&spec.bulk_subscribe));
-            }
-            Manifest::McpServer(server) if in_scope(&server.scopes, app_id) => {
-                self.not_served.push(format!(
-                    "MCPServer {}",
-                    server.metadata.name.clone().unwrap_or_default()
-                ));
-            }
-            Manifest::WorkflowAccessPolicy(policy) if in_scope(&policy.scopes, app_id) => {
-                self.not_served.push(format!(
-                    "WorkflowAccessPolicy {}",
-                    policy.metadata.name.clone().unwrap_or_default()
-                ));
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    fn subscribe(
-        &mut self,
-        rules: Vec<Rule>,
-        (pubsub_name, topic, dead_letter_topic, metadata): (
-            String,
-            String,
-            String,
-            BTreeMap<String, String>,
-        ),
-        bulk: Option<BulkSubscribe>,
-    ) {
-        self.subscriptions.push(Subscription {
-            pubsub_name,
-            topic,
-            rules,
-            dead_letter_topic: (!dead_letter_topic.is_empty()).then_some(dead_letter_topic),
-            metadata,
-            bulk,
-            source: Source::Declarative,
-        });
-    }
-}
-
-fn bulk(settings: &dapr_crds::subscription::BulkSubscribe) -> Option<BulkSubscribe> {
-    settings.enabled.then(|| {
-        bulk_settings(
-            settings.max_messages_count.into(),
-            settings.max_await_duration_ms.into(),
-        )
-    })
 }
 
 #[cfg(test)]

@@ -7,14 +7,6 @@ use dapr_kit::flags::Environment;
 /// A component that cannot be opened with what its resource says.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its secrets come from a store that is not there.
-    #[error("Component {name} references a secret store that isn't loaded: {store}")]
-    SecretStore {
-        /// The component.
-        name: String,
-        /// The store.
-        store: String,
-    },
     /// `{podName}` outside a pod.
     #[error(
         "Component {name}: property {property} uses {{podName}}, but the environment variable POD_NAME is not set"
@@ -47,21 +39,6 @@ pub fn resolve(
     environment: &Environment,
 ) -> Result<Metadata, Error> {
     let name = component.metadata.name.clone().unwrap_or_default();
-    let store = &component.auth.secret_store;
-    let has_secrets = component
-        .spec
-        .metadata
-        .iter()
-        .any(|pair| pair.secret_key_ref.is_set());
-    if has_secrets {
-        if !store.is_empty() {
-            return Err(Error::SecretStore {
-                name,
-                store: store.clone(),
-            });
-        }
-        tracing::warn!(target: "dapr.runtime", "Component {name} references a secret store that isn't loaded: {store}");
-    }
     let mut properties = Vec::with_capacity(component.spec.metadata.len());
     for pair in &component.spec.metadata {
         let text = value(&name, pair, environment);
@@ -225,21 +202,6 @@ mod tests {
         assert_eq!(
             property("  - {name: p, envRef: DAPR_X}", &environment).expect("empty"),
             ""
-        );
-    }
-
-    #[test]
-    fn a_named_secret_store_that_is_not_there_is_named() {
-        let pair = "  - {name: p, secretKeyRef: {name: s, key: k}}";
-        let component = component(pair, "auth: {secretStore: vault}\n");
-        let names = Names {
-            app_id: "shop",
-            namespace: None,
-        };
-        let error = resolve(&component, names, &Environment::default()).expect_err("no store");
-        assert_eq!(
-            error.to_string(),
-            "Component c references a secret store that isn't loaded: vault"
         );
     }
 }

@@ -1,6 +1,7 @@
 //! The calls one sidecar makes on another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dapr_proto::dapr::proto::internals::v1::service_invocation_client::ServiceInvocationClient;
@@ -13,6 +14,8 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::pool::{Connection, Pool};
 
+/// Time to reach one of several addresses: a pod that is gone does not answer at all, and others wait to be called.
+const REACH: Duration = Duration::from_secs(3);
 /// Headers of trace context, which also travel as gRPC metadata.
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
@@ -50,6 +53,13 @@ impl PeerClient {
 
 #[async_trait]
 impl Peers for PeerClient {
+    async fn reach(&self, target: &Target) -> Result<(), Status> {
+        let reached = tokio::time::timeout(REACH, self.pool.connection(target)).await;
+        reached
+            .unwrap_or_else(|_| Err(Status::new(Code::Unavailable, "i/o timeout")))
+            .map(drop)
+    }
+
     async fn call_local(
         &self,
         target: &Target,

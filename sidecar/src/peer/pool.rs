@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dapr_security::{Expect, Security, gather};
+use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::peer::Target;
 use dapr_sidecar_core::rpc::{Code, Status};
 use hyper::client::conn::http2;
@@ -29,8 +30,10 @@ const WINDOW: u32 = 1 << 20;
 /// Connections to other sidecars, by whom and where.
 pub struct Pool {
     security: Security,
-    slots: RwLock<HashMap<Target, Arc<Slot>>>,
+    slots: Arc<Slots>,
 }
+
+type Slots = RwLock<HashMap<Target, Arc<Slot>>>;
 
 #[derive(Default)]
 struct Slot {
@@ -52,7 +55,7 @@ impl Pool {
     pub fn new(security: Security) -> Self {
         Self {
             security,
-            slots: RwLock::default(),
+            slots: Arc::default(),
         }
     }
 
@@ -66,7 +69,7 @@ impl Pool {
         if let Some(connection) = slot.usable() {
             return Ok(connection);
         }
-        let connection = self.dial(target).await?;
+        let connection = self.dial(target, &slot).await?;
         slot.current.store(Some(Arc::new(connection.clone())));
         Ok(connection)
     }
@@ -83,7 +86,7 @@ impl Pool {
         Arc::clone(self.slots.write().entry(target.clone()).or_default())
     }
 
-    async fn dial(&self, target: &Target) -> Result<Connection, Status> {
+    async fn dial(&self, target: &Target, slot: &Arc<Slot>) -> Result<Connection, Status> {
         let uri: http::Uri = format!("http://{}", target.address)
             .parse()
             .map_err(|error| {
@@ -124,16 +127,33 @@ impl Pool {
                     target.address
                 ))
             })??;
+        let (slots, slot) = (Arc::downgrade(&self.slots), Arc::downgrade(slot));
+        let target = target.clone();
         // Ends when the peer closes or all senders are gone; its error reaches the calls in flight.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(target: "dapr.runtime", %error, "a connection to another sidecar ended");
+            }
+            // Pods come and go under ever new addresses: what is left of them must not stay for ever.
+            if let (Some(slots), Some(slot)) = (slots.upgrade(), slot.upgrade()) {
+                forget(&slots, &target, &slot);
             }
         });
         Ok(Connection {
             sender,
             origin: uri,
         })
+    }
+}
+
+/// Removes a slot without a connection that nobody dials at the moment.
+fn forget(slots: &Slots, target: &Target, slot: &Arc<Slot>) {
+    let mut slots = slots.write();
+    let is_current = slots
+        .get(target)
+        .is_some_and(|current| Arc::ptr_eq(current, slot));
+    if is_current && slot.usable().is_none() && slot.dialling.try_lock().is_ok() {
+        slots.remove(target);
     }
 }
 
@@ -192,14 +212,41 @@ impl Connection {
 
 impl Service<http::Request<tonic::body::Body>> for Connection {
     type Response = http::Response<hyper::body::Incoming>;
-    type Error = hyper::Error;
-    type Future = futures::future::BoxFuture<'static, Result<Self::Response, hyper::Error>>;
+    type Error = BoxError;
+    type Future = futures::future::BoxFuture<'static, Result<Self::Response, BoxError>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.sender.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.sender.poll_ready(cx).map_err(failed)
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(self.sender.send_request(request))
+        let sent = self.sender.try_send_request(request);
+        Box::pin(async move {
+            sent.await.map_err(|mut error| {
+                if error.take_message().is_some() {
+                    // The connection was on its way out, and nothing of the request is on the wire.
+                    return tonic::Status::unavailable("transport is closing").into();
+                }
+                failed(error.into_error())
+            })
+        })
     }
+}
+
+/// An error as gRPC tells it. A connection that breaks or closes is `UNAVAILABLE`, as with upstream's peers; all
+/// else keeps what the protocol says about it.
+fn failed(error: hyper::Error) -> BoxError {
+    use std::error::Error as _;
+    let is_broken = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let is_gone = cause.is_some_and(|cause| {
+        cause.is_io() || (cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
+    });
+    if is_broken || is_gone {
+        let text = dapr_kit::process::chain(&error);
+        return tonic::Status::unavailable(format!("error reading from server: {text}")).into();
+    }
+    error.into()
 }

@@ -46,7 +46,7 @@ async fn send(
     let (mut parts, body) = request.into_parts();
     parts.uri = absolute(connection.origin(), &parts.uri)?;
     let request = http::Request::from_parts(parts, tonic::body::Body::new(body));
-    let unavailable = |error: hyper::Error| Status::new(Code::Unavailable, error.to_string());
+    let unavailable = |error: BoxError| Status::new(Code::Unavailable, error.to_string());
     let response = connection
         .ready()
         .await

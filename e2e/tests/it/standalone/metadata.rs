@@ -1,9 +1,10 @@
 //! What a sidecar says about itself: metadata, health, metrics.
 
+use anyhow::ensure;
 use dapr_e2e::await_condition;
 use dapr_e2e::ports;
 use dapr_e2e::standalone::{Sidecar, metric};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{App, LIMIT, component, fetch, story, subscription};
 
@@ -28,10 +29,14 @@ fn metadata_tells_what_is_loaded() {
             .await?
             .expect(204)?;
 
-        let reply = fetch(stage.http.get(sidecar.url("metadata")))
-            .await?
-            .expect(200)?;
-        let metadata = reply.json()?;
+        // Subscriptions start once the application answers, which readiness for calls does not wait for.
+        let metadata: Value = await_condition("the subscription is listed", LIMIT, || async {
+            let reply = fetch(stage.http.get(sidecar.url("metadata"))).await?;
+            let metadata: Value = reply.expect(200)?.json()?;
+            ensure!(metadata["subscriptions"].is_array(), "{metadata}");
+            Ok(metadata)
+        })
+        .await?;
         assert_eq!(metadata["id"], id);
         let version = metadata["runtimeVersion"].as_str().unwrap_or_default();
         assert!(!version.is_empty(), "{metadata}");

@@ -7,6 +7,7 @@ use dapr_sidecar_core::actors;
 use dapr_sidecar_core::invoke;
 use dapr_sidecar_core::pubsub::{BulkPublishError, PublishError, SubscribeError};
 use dapr_sidecar_core::rpc::{self, Code};
+use dapr_sidecar_core::secrets;
 use dapr_sidecar_core::state::{self, EtagProblem};
 use http::StatusCode;
 
@@ -613,17 +614,36 @@ pub fn actor_operation(error: impl Display) -> ApiError {
     )
 }
 
-// ---- Building blocks without a component ----
+// ---- Secrets ----
 
-/// No secret store is loaded.
-pub fn secret_stores_not_configured() -> ApiError {
-    ApiError::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        Code::FailedPrecondition,
-        "ERR_SECRET_STORES_NOT_CONFIGURED",
-        "secret store is not configured",
-    )
+/// A secret that is not answered.
+pub fn secrets(error: &secrets::Error) -> ApiError {
+    let (status, code, tag) = match error {
+        secrets::Error::NotConfigured => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Code::FailedPrecondition,
+            "ERR_SECRET_STORES_NOT_CONFIGURED",
+        ),
+        secrets::Error::NotFound(_) => (
+            StatusCode::UNAUTHORIZED,
+            Code::InvalidArgument,
+            "ERR_SECRET_STORE_NOT_FOUND",
+        ),
+        secrets::Error::Denied { .. } => (
+            StatusCode::FORBIDDEN,
+            Code::PermissionDenied,
+            "ERR_PERMISSION_DENIED",
+        ),
+        secrets::Error::Get { .. } | secrets::Error::BulkGet { .. } => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Code::Internal,
+            "ERR_SECRET_GET",
+        ),
+    };
+    ApiError::new(status, code, tag, error.to_string())
 }
+
+// ---- Building blocks without a component ----
 
 /// An output binding could not be called.
 pub fn output_binding(name: &str, error: impl Display) -> ApiError {

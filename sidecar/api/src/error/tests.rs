@@ -823,7 +823,7 @@ fn simple_rows() {
             Code::Internal,
         ),
         (
-            secret_stores_not_configured(),
+            secrets(&dapr_sidecar_core::secrets::Error::NotConfigured),
             500,
             "ERR_SECRET_STORES_NOT_CONFIGURED",
             "secret store is not configured",

@@ -37,7 +37,7 @@ use dapr_proto::dapr::proto::runtime::v1::{
 use dapr_sidecar_core::actors::Phase;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{actors, invoke, publish, state, subscribe};
+use super::{actors, invoke, publish, secrets, state, subscribe};
 use crate::error::{self, ApiError, Job};
 use crate::http::{absent, shutdown_kind};
 use crate::metadata;
@@ -204,16 +204,16 @@ impl Dapr for Service {
 
     async fn get_secret(
         &self,
-        _: Request<GetSecretRequest>,
+        request: Request<GetSecretRequest>,
     ) -> Result<Response<GetSecretResponse>, Status> {
-        refuse(error::secret_stores_not_configured())
+        answer(secrets::get(&self.core, request.into_inner()).await)
     }
 
     async fn get_bulk_secret(
         &self,
-        _: Request<GetBulkSecretRequest>,
+        request: Request<GetBulkSecretRequest>,
     ) -> Result<Response<GetBulkSecretResponse>, Status> {
-        refuse(error::secret_stores_not_configured())
+        answer(secrets::get_bulk(&self.core, request.into_inner()).await)
     }
 
     async fn register_actor_timer(

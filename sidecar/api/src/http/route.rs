@@ -22,7 +22,8 @@ pub(crate) enum Route<'p> {
     PublishEvent(&'p str, &'p str),
     BulkPublishEvent(&'p str, &'p str),
     InvokeBinding(&'p str),
-    GetSecret,
+    GetSecret(&'p str, &'p str),
+    GetBulkSecret(&'p str),
     GetConfiguration,
     TryLock(&'p str),
     Unlock,
@@ -210,14 +211,14 @@ fn v1<'p>(method: &Method, segments: &[&'p str]) -> Option<Matched<'p>> {
             "v1.0/bindings/{name}",
             "InvokeBinding",
         ),
-        ("GET", ["secrets", _, "bulk"]) => matched(
-            Route::GetSecret,
+        ("GET", ["secrets", store, "bulk"]) => matched(
+            Route::GetBulkSecret(store),
             "v1/secrets",
             "v1.0/secrets/{secretStoreName}/bulk",
             "GetBulkSecret",
         ),
-        ("GET", ["secrets", _, _]) => matched(
-            Route::GetSecret,
+        ("GET", ["secrets", store, key]) => matched(
+            Route::GetSecret(store, key),
             "v1/secrets",
             "v1.0/secrets/{secretStoreName}/{key}",
             "GetSecret",

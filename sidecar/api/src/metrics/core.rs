@@ -49,6 +49,7 @@ struct Access {
 /// Series of the core.
 pub(super) struct Series {
     state: Calls,
+    secret: Calls,
     egress: Calls,
     egress_bulk: Calls,
     ingress: Calls,
@@ -86,6 +87,11 @@ impl Series {
             state: Calls::new(
                 component,
                 "component_state",
+                &["component", "operation", "success"],
+            )?,
+            secret: Calls::new(
+                component,
+                "component_secret",
                 &["component", "operation", "success"],
             )?,
             egress: Calls::new(
@@ -207,6 +213,10 @@ impl ComponentMetrics for ApiMetrics {
             Block::State => self
                 .core
                 .state
+                .record(&[component, operation, flag(success)], elapsed),
+            Block::Secret => self
+                .core
+                .secret
                 .record(&[component, operation, flag(success)], elapsed),
             // Publishing has a topic and is reported by `published`.
             Block::Pubsub => {}

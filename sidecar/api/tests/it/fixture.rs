@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dapr_components_core::name_resolution::{ResolveRequest, Resolver};
-use dapr_components_core::{Error as ComponentError, Metadata as ComponentMetadata};
+use dapr_components_core::secret_store::{self, Secret, SecretStore};
+use dapr_components_core::{Error as ComponentError, ErrorKind, Metadata as ComponentMetadata};
 use dapr_components_in_memory::{pubsub::Bus, state::Store};
 use dapr_proto::dapr::proto::runtime::v1::subscribe_actor_events_request_alpha1::RequestType;
 use dapr_proto::dapr::proto::runtime::v1::subscribe_actor_events_response_alpha1::ResponseType as CallType;
@@ -29,6 +30,7 @@ use dapr_sidecar_core::peer::{Peers, ReminderCall, Target};
 use dapr_sidecar_core::pubsub::{PubSubs, Subscription};
 use dapr_sidecar_core::resiliency::Resiliency;
 use dapr_sidecar_core::rpc::{self, Code};
+use dapr_sidecar_core::secrets::{ScopeSpec, Scopes, Secrets};
 use dapr_sidecar_core::state::Stores;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -61,6 +63,47 @@ pub(crate) fn with_settings(settings: Settings) -> World {
     build(settings, Components::Some, Phase::Running)
 }
 
+fn secrets(resiliency: &Arc<Resiliency>, metrics: Arc<ApiMetrics>) -> Secrets {
+    let scope = ScopeSpec {
+        store_name: "vault".to_owned(),
+        denied_secrets: vec!["hidden".to_owned()],
+        ..ScopeSpec::default()
+    };
+    let scopes = Scopes::parse([scope]).expect("valid");
+    Secrets::new(scopes, Arc::clone(resiliency), metrics)
+}
+
+/// Holds `redis` with two values and `hidden` with one; it knows what metadata it was asked with.
+struct Vault;
+
+#[async_trait]
+impl SecretStore for Vault {
+    fn features(&self) -> &[secret_store::Feature] {
+        &[]
+    }
+
+    async fn get(&self, request: secret_store::GetRequest) -> Result<Secret, ComponentError> {
+        let mut all = self.bulk_get(request.metadata).await?;
+        all.remove(&request.name)
+            .ok_or_else(|| ComponentError::new(ErrorKind::Invalid, "no such secret"))
+    }
+
+    async fn bulk_get(
+        &self,
+        metadata: secret_store::RequestMetadata,
+    ) -> Result<BTreeMap<String, Secret>, ComponentError> {
+        let version = metadata.get("version").cloned().unwrap_or_default();
+        let redis = [
+            ("password".to_owned(), "p".to_owned()),
+            ("version".to_owned(), version),
+        ];
+        Ok(BTreeMap::from([
+            ("redis".to_owned(), Secret(redis.into())),
+            ("hidden".to_owned(), Secret::single("hidden", "h")),
+        ]))
+    }
+}
+
 pub(crate) fn build(settings: Settings, components: Components, phase: Phase) -> World {
     let registry = Registry::new();
     let metrics = ApiMetrics::new(&registry, "app", "ns", MetricsSettings::default());
@@ -78,12 +121,14 @@ pub(crate) fn build(settings: Settings, components: Components, phase: Phase) ->
         Arc::clone(&resiliency),
         metrics.clone(),
     ));
+    let secrets = secrets(&resiliency, metrics.clone());
     if components == Components::Some {
+        drop(secrets.add("vault", Arc::new(Vault)));
         stores
             .add(&component("store", &[]), Arc::new(Store::open()))
             .expect("loads");
         let scopes = [("protectedTopics", "secret")];
-        pubsubs.add(&component("pubsub", &scopes), Arc::new(Bus::default()));
+        drop(pubsubs.add(&component("pubsub", &scopes), Arc::new(Bus::default())));
     }
     let invoker = Arc::new(Invoker::new(InvokerSettings {
         app_id: "app".to_owned(),
@@ -106,6 +151,7 @@ pub(crate) fn build(settings: Settings, components: Components, phase: Phase) ->
         namespace: "ns".to_owned(),
         stores,
         pubsubs,
+        secrets: Arc::new(secrets),
         invoker,
         actors: Arc::new(FakeActors {
             phase,

@@ -610,6 +610,33 @@ async fn actors() {
 }
 
 #[tokio::test]
+async fn secrets() {
+    let world = world();
+    let mut c = client(&world);
+    let get = |name: &str| GetSecretRequest {
+        store_name: "vault".to_owned(),
+        key: name.to_owned(),
+        metadata: [("version".to_owned(), "2".to_owned())].into(),
+    };
+    let found = c.get_secret(get("redis")).await.expect("found");
+    let data = found.into_inner().data;
+    assert_eq!(data.get("password").map(String::as_str), Some("p"));
+    assert_eq!(data.get("version").map(String::as_str), Some("2"));
+    check(
+        c.get_secret(get("hidden")).await,
+        Code::PermissionDenied,
+        "access denied by policy to get \"hidden\" from \"vault\"",
+    );
+    let bulk = GetBulkSecretRequest {
+        store_name: "vault".to_owned(),
+        ..Default::default()
+    };
+    let found = c.get_bulk_secret(bulk).await.expect("found").into_inner();
+    let names: Vec<&String> = found.data.keys().collect();
+    assert_eq!(names, ["redis"]);
+}
+
+#[tokio::test]
 async fn blocks_without_components() {
     let world = build(Settings::default(), Components::None, Phase::Disabled);
     let mut c = client(&world);

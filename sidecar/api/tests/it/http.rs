@@ -684,6 +684,56 @@ async fn actors() {
 }
 
 #[tokio::test]
+async fn secrets() {
+    let world = world();
+    let w = &world;
+    check(
+        w,
+        "GET /v1.0/secrets/vault/redis?metadata.version=2",
+        "",
+        200,
+        "{\"password\":\"p\",\"version\":\"2\"}\n",
+    )
+    .await;
+    check(
+        w,
+        "GET /v1.0/secrets/vault/bulk",
+        "",
+        200,
+        "{\"redis\":{\"password\":\"p\",\"version\":\"\"}}\n",
+    )
+    .await;
+    for (line, status, expected) in [
+        (
+            "GET /v1.0/secrets/vault/hidden",
+            403,
+            error(
+                "ERR_PERMISSION_DENIED",
+                "access denied by policy to get \"hidden\" from \"vault\"",
+            ),
+        ),
+        (
+            "GET /v1.0/secrets/other/redis",
+            401,
+            error(
+                "ERR_SECRET_STORE_NOT_FOUND",
+                "failed finding secret store with key other",
+            ),
+        ),
+        (
+            "GET /v1.0/secrets/vault/none",
+            500,
+            error(
+                "ERR_SECRET_GET",
+                "failed getting secret with key none from secret store vault: no such secret",
+            ),
+        ),
+    ] {
+        check(w, line, "", status, &expected).await;
+    }
+}
+
+#[tokio::test]
 async fn blocks_without_components() {
     let world = build(Settings::default(), Components::None, Phase::Disabled);
     let w = &world;

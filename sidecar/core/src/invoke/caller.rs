@@ -11,6 +11,9 @@ use crate::resiliency::breaker::Rejected;
 use crate::resiliency::{Builtin, Class, Classify, Failed, Policy, Schedule, Target};
 use crate::rpc::{self, Code};
 
+/// Other addresses of an app that are tried without a wait when a call breaks.
+const OTHER_ADDRESSES: u32 = 2;
+
 /// How an attempt ended that may be worth another.
 enum Attempt {
     Error(Error),
@@ -170,6 +173,7 @@ impl Invoker {
     ) -> Result<Response, Error> {
         let started = Instant::now();
         let mut schedule: Option<Schedule> = None;
+        let mut others = OTHER_ADDRESSES;
         loop {
             let status = match self.call_peer(&peer, replay.attempt(), false).await {
                 Ok(response) => return Ok(response),
@@ -177,6 +181,14 @@ impl Invoker {
             };
             if !is_unreachable(&status) {
                 return Err(Error::Peer(status));
+            }
+            if others > 0 && self.unreachable(&peer) {
+                others -= 1;
+                let next = self.resolve(&peer.app_id, &peer.namespace).await?;
+                if next.address != peer.address {
+                    peer = next;
+                    continue;
+                }
             }
             let schedule = schedule.get_or_insert_with(|| {
                 let retry = self.settings().resiliency.builtin(Builtin::ServiceRetries);
@@ -211,6 +223,9 @@ impl Invoker {
             Err(status) => status.code as i32,
         };
         metrics.response_received(&peer.app_id, status, streaming, started.elapsed());
+        if result.as_ref().is_err_and(is_unreachable) {
+            self.unreachable(peer);
+        }
         result
     }
 }

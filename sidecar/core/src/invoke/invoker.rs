@@ -205,36 +205,72 @@ impl Invoker {
         self.resolve(app_id, namespace).await.map(Location::Remote)
     }
 
-    /// Looks an app up; an empty address is asked for again a few times.
+    /// Looks an app up. Of several addresses one that can be called is taken: nothing of a request is sent yet, so
+    /// that this is safe for every one.
     pub(super) async fn resolve(
         &self,
         app_id: &str,
         namespace: &str,
     ) -> Result<peer::Target, Error> {
         let resolver = self.resolver.load_full().ok_or(Error::NoResolver)?;
-        let request = ResolveRequest {
+        let request = self.request(app_id, namespace);
+        let address = look_up(&**resolver, &request).await?;
+        let mut target = peer::Target {
+            app_id: request.app_id,
+            namespace: request.namespace,
+            address,
+        };
+        for _ in 1..resolver.alternatives() {
+            if self.settings.peers.reach(&target).await.is_ok() {
+                break;
+            }
+            let request = self.request(app_id, namespace);
+            resolver.failed(&request, &target.address);
+            let address = look_up(&**resolver, &request).await?;
+            if address == target.address {
+                // There is no other one: the call itself tells what is wrong with it.
+                break;
+            }
+            target.address = address;
+        }
+        Ok(target)
+    }
+
+    fn request(&self, app_id: &str, namespace: &str) -> ResolveRequest {
+        ResolveRequest {
             app_id: app_id.to_owned(),
             namespace: namespace.to_owned(),
             port: self.settings.internal_port,
-        };
-        for attempt in 0..=EMPTY_ADDRESS_RETRIES {
-            if attempt > 0 {
-                tokio::time::sleep(EMPTY_ADDRESS_WAIT).await;
-            }
-            let address = resolver
-                .resolve(&request)
-                .await
-                .map_err(|error| Error::Resolve(error.to_string()))?;
-            if !address.is_empty() {
-                return Ok(peer::Target {
-                    app_id: request.app_id,
-                    namespace: request.namespace,
-                    address,
-                });
-            }
         }
-        Err(Error::Resolve(format!(
-            "resolver returned empty address for app id {namespace}/{app_id}"
-        )))
     }
+
+    /// Tells the resolver that a target could not be called; whether another one may be tried at once.
+    pub(super) fn unreachable(&self, target: &peer::Target) -> bool {
+        let Some(resolver) = self.resolver.load_full() else {
+            return false;
+        };
+        let request = self.request(&target.app_id, &target.namespace);
+        resolver.failed(&request, &target.address);
+        resolver.alternatives() > 1
+    }
+}
+
+/// One lookup; an empty address is asked for again a few times.
+async fn look_up(resolver: &dyn Resolver, request: &ResolveRequest) -> Result<String, Error> {
+    for attempt in 0..=EMPTY_ADDRESS_RETRIES {
+        if attempt > 0 {
+            tokio::time::sleep(EMPTY_ADDRESS_WAIT).await;
+        }
+        let address = resolver
+            .resolve(request)
+            .await
+            .map_err(|error| Error::Resolve(error.to_string()))?;
+        if !address.is_empty() {
+            return Ok(address);
+        }
+    }
+    Err(Error::Resolve(format!(
+        "resolver returned empty address for app id {}/{}",
+        request.namespace, request.app_id
+    )))
 }

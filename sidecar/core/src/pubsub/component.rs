@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::scopes::Scopes;
 use super::service::TopicNames;
+use crate::lease::InUse;
 use crate::metrics::ComponentMetrics;
 use crate::resiliency::{ComponentKind, Failed, Resiliency, Target};
 
@@ -30,6 +31,7 @@ pub(super) struct Component {
     prefix: String,
     /// Cancelled once the component is taken out.
     pub(super) removed: CancellationToken,
+    _in_use: InUse,
 }
 
 impl Component {
@@ -38,6 +40,7 @@ impl Component {
         inner: Arc<dyn PubSub>,
         names: TopicNames,
         services: &Services,
+        in_use: InUse,
     ) -> Self {
         let prefix = match names {
             TopicNames::AsGiven => String::new(),
@@ -49,6 +52,7 @@ impl Component {
             inner,
             prefix,
             removed: CancellationToken::new(),
+            _in_use: in_use,
         }
     }
 

@@ -26,28 +26,35 @@ const FIRST_ATTEMPTS: Duration = Duration::from_secs(5);
 /// Longest time between attempts to start a subscription.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
-/// The subscriptions of the application.
-pub(super) struct Running {
-    pub(super) subscriptions: Vec<Subscription>,
+/// The subscriptions of the application, each for itself.
+#[derive(Default)]
+pub(super) struct Running(Vec<One>);
+
+/// A subscription of the application with the tasks that keep it up.
+pub(super) struct One {
+    subscription: Subscription,
     stopping: CancellationToken,
     tasks: TaskTracker,
-    first_attempts: Vec<oneshot::Receiver<()>>,
+    first_attempt: Option<oneshot::Receiver<()>>,
 }
 
 impl Running {
-    /// Starts one task for each subscription; those with broken rules are logged and left out.
+    /// What runs.
+    pub(super) fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.0.iter().map(|one| &one.subscription)
+    }
+
+    /// Starts one task for each subscription that does not run yet; those with broken rules are logged and left out.
     pub(super) fn start(
+        &mut self,
         pubsubs: &Arc<PubSubs>,
         subscriptions: Vec<Subscription>,
         sink: &Sink,
-    ) -> Self {
-        let mut running = Self {
-            subscriptions: Vec::with_capacity(subscriptions.len()),
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            first_attempts: Vec::new(),
-        };
+    ) {
         for subscription in subscriptions {
+            if self.subscriptions().any(|known| *known == subscription) {
+                continue;
+            }
             if let Err(error) = Routes::compile(&subscription) {
                 error!(
                     "Failed to start subscription for pubsub {}, topic {}: {error}",
@@ -55,39 +62,69 @@ impl Running {
                 );
                 continue;
             }
-            let (tried, first_attempt) = oneshot::channel();
-            running.first_attempts.push(first_attempt);
-            running.subscriptions.push(subscription.clone());
-            let subscriber = Subscriber {
-                services: Arc::clone(&pubsubs.services),
-                sink: sink.clone(),
-                stopping: running.stopping.clone(),
-                tasks: running.tasks.clone(),
-            };
-            let keep_up = KeepUp {
-                pubsubs: Arc::clone(pubsubs),
-                added: pubsubs.additions(),
-                subscriber,
-                subscription,
-            };
-            running.tasks.spawn(keep_up.run(tried));
+            self.0.push(One::start(pubsubs, subscription, sink));
         }
-        running
+    }
+
+    /// Takes out what `wanted` does not have, in exactly this form; it receives no more, and is to be waited for.
+    pub(super) fn take_others(&mut self, wanted: &[Subscription]) -> Self {
+        let (stay, go) = std::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|one| wanted.contains(&one.subscription));
+        self.0 = stay;
+        let others = Self(go);
+        others.cancel();
+        others
     }
 
     /// Waits until every subscription was tried once, for a while.
     pub(super) fn first_attempts(&mut self) -> impl Future<Output = ()> + Send + 'static {
-        let attempts = futures::future::join_all(self.first_attempts.drain(..));
+        let attempts = self.0.iter_mut().filter_map(|one| one.first_attempt.take());
+        let attempts = futures::future::join_all(attempts);
         async {
             // Whoever has not been tried by then goes on in the background.
             drop(tokio::time::timeout(FIRST_ATTEMPTS, attempts).await);
         }
     }
 
+    fn cancel(&self) {
+        for one in &self.0 {
+            one.stopping.cancel();
+            one.tasks.close();
+        }
+    }
+
     pub(super) async fn stop(self) {
-        self.stopping.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.cancel();
+        for one in self.0 {
+            one.tasks.wait().await;
+        }
+    }
+}
+
+impl One {
+    fn start(pubsubs: &Arc<PubSubs>, subscription: Subscription, sink: &Sink) -> Self {
+        let (tried, first_attempt) = oneshot::channel();
+        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let subscriber = Subscriber {
+            services: Arc::clone(&pubsubs.services),
+            sink: sink.clone(),
+            stopping: stopping.clone(),
+            tasks: tasks.clone(),
+        };
+        let keep_up = KeepUp {
+            pubsubs: Arc::clone(pubsubs),
+            added: pubsubs.additions(),
+            subscriber,
+            subscription: subscription.clone(),
+        };
+        tasks.spawn(keep_up.run(tried));
+        Self {
+            subscription,
+            stopping,
+            tasks,
+            first_attempt: Some(first_attempt),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::routing::Routes;
 use super::running::{Running, Subscriber};
 use super::subscription::{Subscription, merge};
 use crate::app::{self, AppChannel, Event, EventOutcome};
+use crate::lease::{Lease, lease};
 use crate::metrics::ComponentMetrics;
 use crate::resiliency::Resiliency;
 
@@ -111,13 +112,21 @@ impl PubSubs {
     }
 
     /// Adds a component, or replaces the one of that name; its topics are named as applications name them.
-    pub fn add(&self, metadata: &Metadata, component: Arc<dyn PubSub>) {
-        self.add_with(metadata, component, TopicNames::AsGiven);
+    pub fn add(&self, metadata: &Metadata, component: Arc<dyn PubSub>) -> Lease {
+        self.add_with(metadata, component, TopicNames::AsGiven)
     }
 
-    /// Adds a component, or replaces the one of that name; subscriptions on it start.
-    pub fn add_with(&self, metadata: &Metadata, component: Arc<dyn PubSub>, names: TopicNames) {
-        let component = Arc::new(Component::new(metadata, component, names, &self.services));
+    /// Adds a component, or replaces the one of that name; subscriptions on it start. The lease ends with the last
+    /// call and the last subscription once the component is taken out.
+    pub fn add_with(
+        &self,
+        metadata: &Metadata,
+        component: Arc<dyn PubSub>,
+        names: TopicNames,
+    ) -> Lease {
+        let (in_use, lease) = lease();
+        let component = Component::new(metadata, component, names, &self.services, in_use);
+        let component = Arc::new(component);
         let before = self.components.rcu(|components| {
             let mut components = Components::clone(components);
             components.insert(component.name.clone(), Arc::clone(&component));
@@ -127,6 +136,7 @@ impl PubSubs {
             replaced.removed.cancel();
         }
         self.added.send_replace(());
+        lease
     }
 
     /// Takes a component out; the caller closes it. Its subscriptions end.
@@ -163,7 +173,7 @@ impl PubSubs {
     /// Subscriptions in effect: the application's, then streams.
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let mut subscriptions: Vec<Subscription> = match &*self.running.lock() {
-            Some(running) => running.subscriptions.clone(),
+            Some(running) => running.subscriptions().cloned().collect(),
             None => Vec::new(),
         };
         subscriptions.extend(self.streams.subscriptions.lock().values().cloned());
@@ -180,13 +190,33 @@ impl PubSubs {
     ) {
         self.stop().await;
         let sink = Sink::App(app);
-        let mut running = Running::start(self, merge(subscriptions), &sink);
+        let mut running = Running::default();
+        running.start(self, merge(subscriptions), &sink);
         let first_attempts = running.first_attempts();
         let other = self.running.lock().replace(running);
         if let Some(other) = other {
             other.stop().await;
         }
         first_attempts.await;
+    }
+
+    /// Turns what runs into what `subscriptions` ask for: those that stay as they are go on undisturbed. Nothing
+    /// happens while the subscriptions of the application are stopped.
+    pub async fn update(
+        self: &Arc<Self>,
+        subscriptions: Vec<Subscription>,
+        app: Arc<dyn AppChannel>,
+    ) {
+        let wanted = merge(subscriptions);
+        let others = match &mut *self.running.lock() {
+            Some(running) => running.take_others(&wanted),
+            None => return,
+        };
+        // A topic is not received twice: the old subscription ends before the new one begins.
+        others.stop().await;
+        if let Some(running) = &mut *self.running.lock() {
+            running.start(self, wanted, &Sink::App(app));
+        }
     }
 
     /// Stops all subscriptions of the application and waits until messages in flight are done, 30 seconds

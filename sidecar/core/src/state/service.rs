@@ -8,6 +8,7 @@ use dapr_components_core::state::StateStore;
 use dapr_components_core::{Metadata, metadata::is_truthy};
 
 use super::{Error, KeyPrefix};
+use crate::lease::{InUse, Lease, lease};
 use crate::metrics::ComponentMetrics;
 use crate::resiliency::Resiliency;
 
@@ -28,6 +29,7 @@ pub struct Store {
     /// Whether the component is marked to hold actor state.
     pub actor_store: bool,
     pub(super) prefix: KeyPrefix,
+    _in_use: InUse,
 }
 
 impl std::fmt::Debug for Store {
@@ -72,8 +74,8 @@ impl Stores {
     }
 
     /// Adds a store, or replaces the one of that name. Fails on a key prefix with `||` and on properties
-    /// that ask for encryption or the outbox.
-    pub fn add(&self, metadata: &Metadata, store: Arc<dyn StateStore>) -> Result<(), Error> {
+    /// that ask for encryption or the outbox. The lease ends with the last call once the store is taken out.
+    pub fn add(&self, metadata: &Metadata, store: Arc<dyn StateStore>) -> Result<Lease, Error> {
         let refused = |reason: String| Error::Component {
             store: metadata.name.clone(),
             reason,
@@ -97,18 +99,20 @@ impl Stores {
                 "failed to save lock keyprefix: api error: code = InvalidArgument desc = {error}"
             ))
         })?;
+        let (in_use, lease) = lease();
         let store = Arc::new(Store {
             name: metadata.name.clone(),
             inner: store,
             actor_store: metadata.get("actorStateStore").is_some_and(is_truthy),
             prefix,
+            _in_use: in_use,
         });
         self.stores.rcu(|stores| {
             let mut stores = BTreeMap::clone(stores);
             stores.insert(store.name.clone(), Arc::clone(&store));
             stores
         });
-        Ok(())
+        Ok(lease)
     }
 
     /// Takes a store out; the caller closes it.

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::fakes::{Addresses, World, request};
+use crate::fakes::{Addresses, TwoPods, World, request};
 
 fn invoker(world: &Arc<World>, policies: serde_json::Value) -> Invoker {
     let resource = Resource {
@@ -109,6 +109,52 @@ async fn targets_are_located() {
             "{target}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_cannot_be_reached_costs_no_call_and_no_time() {
+    let world = Arc::new(World {
+        dead: Some("10.0.0.1:1"),
+        ..World::default()
+    });
+    let invoker = invoker(&world, json!({}));
+    let pods = Arc::new(TwoPods::default());
+    invoker.set_resolver(Arc::clone(&pods) as _);
+    let started = Instant::now();
+    // A body that cannot be sent again is no hindrance: nothing of it was sent.
+    let frames = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"x")))]);
+    let mut streamed = request("m", "");
+    streamed.body = StreamBody::new(frames).boxed_unsync();
+    for request in [streamed, request("m", "x")] {
+        let answer = invoker.invoke("other", request).await.expect("called");
+        assert_eq!(answer.status, Status::Http(StatusCode::OK));
+        let seen = world.seen.lock().pop().expect("a call");
+        assert_eq!(
+            (seen.to.as_str(), &seen.body[..]),
+            ("ns/other@10.0.0.2:1", &b"x"[..])
+        );
+    }
+    assert_eq!(*pods.failed.lock(), ["10.0.0.1:1"]);
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_breaks_goes_to_another_pod_at_once() {
+    let world = Arc::new(World::default());
+    let invoker = invoker(&world, json!({}));
+    invoker.set_resolver(Arc::new(TwoPods::default()));
+    world.answer([unavailable()]);
+    let started = Instant::now();
+    let answer = invoker.invoke("other", request("m", "x")).await;
+    assert_eq!(answer.expect("called").status, Status::Http(StatusCode::OK));
+    let to: Vec<String> = world
+        .seen
+        .lock()
+        .iter()
+        .map(|seen| seen.to.clone())
+        .collect();
+    assert_eq!(to, ["ns/other@10.0.0.1:1", "ns/other@10.0.0.2:1"]);
+    assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,6 +72,8 @@ pub(crate) struct World {
     pub(crate) seen: Mutex<Vec<Seen>>,
     pub(crate) answers: Mutex<VecDeque<Result<Status, rpc::Status>>>,
     pub(crate) grpc: bool,
+    /// An address nobody answers at.
+    pub(crate) dead: Option<&'static str>,
 }
 
 impl World {
@@ -126,6 +128,16 @@ impl AppChannel for World {
 
 #[async_trait]
 impl Peers for World {
+    async fn reach(&self, target: &Target) -> Result<(), rpc::Status> {
+        if self.dead == Some(target.address.as_str()) {
+            return Err(rpc::Status::new(
+                rpc::Code::Unavailable,
+                "connection refused",
+            ));
+        }
+        Ok(())
+    }
+
     async fn call_local(&self, target: &Target, request: Request) -> Result<Response, rpc::Status> {
         let to = format!("{}/{}@{}", target.namespace, target.app_id, target.address);
         self.take(&to, request).await
@@ -153,6 +165,32 @@ impl External for World {
             None => base_url.to_owned(),
         };
         self.take(&to, request).await.map_err(app::Error::Status)
+    }
+}
+
+/// Knows two pods: calls go to the first until that failed.
+#[derive(Default)]
+pub(crate) struct TwoPods {
+    pub(crate) failed: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Resolver for TwoPods {
+    async fn resolve(&self, _: &ResolveRequest) -> Result<String, ComponentError> {
+        let failed = self.failed.lock();
+        let pods = ["10.0.0.1:1", "10.0.0.2:1"];
+        let well = pods
+            .iter()
+            .find(|pod| !failed.iter().any(|other| other == *pod));
+        Ok((*well.unwrap_or(&pods[0])).to_owned())
+    }
+
+    fn failed(&self, _: &ResolveRequest, address: &str) {
+        self.failed.lock().push(address.to_owned());
+    }
+
+    fn alternatives(&self) -> usize {
+        3
     }
 }
 

@@ -463,6 +463,58 @@ async fn subscriptions_are_retried_and_survive_reloads() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn subscriptions_change_while_others_go_on() {
+    let pubsubs = pubsubs(json!({}));
+    let lease = pubsubs.add(&metadata("bus", &[]), bus());
+    let (app, mut heard) = Listener::new([]);
+    let (kept, gone) = (
+        subscription("kept", &[("", "/kept")]),
+        subscription("gone", &[("", "/gone")]),
+    );
+    pubsubs.start(vec![kept.clone(), gone], app.clone()).await;
+    let moved = subscription("new", &[("", "/new")]);
+    pubsubs.update(vec![kept.clone(), moved], app.clone()).await;
+    let listed = || -> Vec<String> {
+        let subscriptions = pubsubs.subscriptions().into_iter();
+        subscriptions
+            .map(|subscription| subscription.topic)
+            .collect()
+    };
+    assert_eq!(listed(), ["kept", "new"]);
+    // The new one begins in a task of its own.
+    let mut event = None;
+    while event.is_none() {
+        pubsubs.publish(message("new", "{}")).await.expect("sent");
+        let soon = Duration::from_millis(100);
+        event = tokio::time::timeout(soon, heard.events.recv()).await.ok();
+    }
+    assert_eq!(event.flatten().expect("an event").path, "/new");
+    while heard.events.try_recv().is_ok() {}
+    for topic in ["gone", "kept"] {
+        pubsubs.publish(message(topic, "{}")).await.expect("sent");
+    }
+    assert_eq!(next(&mut heard.events).await.path, "/kept");
+    // Another route of the same topic takes over.
+    let other = subscription("kept", &[("", "/other")]);
+    pubsubs.update(vec![other], app.clone()).await;
+    assert_eq!(listed(), ["kept"]);
+    let mut path = String::new();
+    while path != "/other" {
+        pubsubs.publish(message("kept", "{}")).await.expect("sent");
+        let soon = Duration::from_millis(100);
+        if let Ok(event) = tokio::time::timeout(soon, heard.events.recv()).await {
+            path = event.expect("an event").path;
+        }
+    }
+    // While the application is down nothing starts.
+    pubsubs.stop().await;
+    pubsubs.update(vec![kept], app).await;
+    assert!(listed().is_empty());
+    drop(pubsubs.remove("bus"));
+    lease.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn subscriptions_out_of_scope_receive_nothing() {
     let pubsubs = pubsubs(json!({}));
     pubsubs.add(

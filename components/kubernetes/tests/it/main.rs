@@ -1,0 +1,4 @@
+//! The resolver on scripted names, the secret store on a real API server.
+
+mod name_resolution;
+mod secret_store;

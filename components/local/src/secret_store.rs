@@ -1,0 +1,4 @@
+//! Secret stores of this machine.
+
+pub mod env;
+pub mod file;
