@@ -6,6 +6,11 @@ use dapr_security::Identity;
 /// Actor types that only the runtime of the app they name may host.
 const INTERNAL_PREFIX: &str = "dapr.internal.";
 
+/// What one host may take up in a table: with more, no table fits into the message that gRPC lets a client receive
+/// unless it is told otherwise, and nobody in the namespace would get any. A table has the whole host under each of
+/// its types, so its size grows with their square.
+const SHARE_LIMIT: usize = 4 << 20;
+
 /// Why a message was refused. It ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -19,6 +24,10 @@ pub(crate) enum Refusal {
     Namespace { claimed: String, actual: String },
     #[error("actor type {0:?} belongs to another app")]
     InternalType(String),
+    #[error(
+        "{types} actor types take {share} bytes of every table, at most {SHARE_LIMIT} are possible: host fewer types or give them shorter names"
+    )]
+    Share { types: usize, share: usize },
 }
 
 /// Checks a message; `identity` is that of the client certificate, none when TLS is off.
@@ -34,10 +43,21 @@ pub(crate) fn check(host: &Host, identity: Option<&Identity>) -> Result<(), Refu
     if let Some(identity) = identity {
         check_identity(host, identity)?;
     }
+    let share = share(host);
+    if share > SHARE_LIMIT {
+        let types = host.entities.len();
+        return Err(Refusal::Share { types, share });
+    }
     match host.entities.iter().find(|entity| !may_host(host, entity)) {
         Some(entity) => Err(Refusal::InternalType(entity.clone())),
         None => Ok(()),
     }
+}
+
+/// What the host takes up in a table, or in the log before it has types.
+fn share(host: &Host) -> usize {
+    let encoded = prost::Message::encoded_len(host);
+    encoded.saturating_mul(host.entities.len().max(1))
 }
 
 /// The trust domain is not compared: sidecars and the control plane may be of different ones.
@@ -138,6 +158,40 @@ mod tests {
         check_refusal(&report, Some(("ns", "other")), Some(id));
         let namespace = "namespace \"ns\" is not that of the client certificate, \"other\"";
         check_refusal(&report, Some(("other", "app")), Some(namespace));
+    }
+
+    #[test]
+    fn no_host_fills_the_tables() {
+        let many: Vec<String> = (0..100_000)
+            .map(|number| format!("type-{number}"))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let refused = check(&host(HostOperation::Report, None, "a", "n", &many), None);
+        assert!(
+            matches!(refused, Err(Refusal::Share { types: 100_000, .. })),
+            "{refused:?}"
+        );
+        // A long name is one host's affair as long as it is in the table a few times.
+        let long = "x".repeat(1 << 20);
+        assert_eq!(
+            check(&host(HostOperation::Report, None, "a", "n", &[&long]), None),
+            Ok(())
+        );
+        let types = [long.as_str(), "b", "c", "d"];
+        let refused = check(&host(HostOperation::Report, None, "a", "n", &types), None);
+        assert!(
+            matches!(refused, Err(Refusal::Share { types: 4, .. })),
+            "{refused:?}"
+        );
+        // Two hundred types with usual names are no trouble.
+        let usual: Vec<String> = (0..200)
+            .map(|number| format!("com.example.orders.Actor{number}"))
+            .collect();
+        let usual: Vec<&str> = usual.iter().map(String::as_str).collect();
+        assert_eq!(
+            check(&host(HostOperation::Report, None, "a", "n", &usual), None),
+            Ok(())
+        );
     }
 
     #[test]

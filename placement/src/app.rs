@@ -2,8 +2,9 @@
 
 use std::future::{Future, pending};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -27,7 +28,7 @@ use tonic::service::Routes;
 
 use crate::args::{APP_ID, Args, Mode, Settings, Tls};
 use crate::metrics::Metrics;
-use crate::raft::{self, Network, Part, Peer};
+use crate::raft::{self, Disk, Network, Part, Peer};
 use crate::server::{Clients, Server};
 
 /// How often the own name of this replica is looked up before the start fails, and the pause between.
@@ -66,6 +67,7 @@ struct App {
     health_listener: TcpListener,
     metrics_listener: Option<TcpListener>,
     grpc_listener: TcpListener,
+    disk: Option<(PathBuf, Disk)>,
 }
 
 impl App {
@@ -88,6 +90,10 @@ impl App {
             settings.port,
         ))
         .await?;
+        let disk = match &settings.store {
+            Some(folder) => Some(open(folder, &settings.cluster.own().id).await?),
+            None => None,
+        };
         Ok(Self {
             settings,
             health,
@@ -95,6 +101,7 @@ impl App {
             health_listener,
             metrics_listener,
             grpc_listener,
+            disk,
         })
     }
 
@@ -106,6 +113,7 @@ impl App {
             health_listener,
             metrics_listener,
             grpc_listener,
+            disk,
         } = self;
         let registry = metrics_server::Metrics::new().registry;
         let metrics = Metrics::register(&registry)?;
@@ -135,6 +143,10 @@ impl App {
             metrics,
             server,
             grpc_listener,
+            disk,
+            started: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
         };
         tokio::select! {
             outcome = placement.run(targets.security, targets.grpc, targets.raft, token) => outcome,
@@ -150,6 +162,9 @@ struct Placement {
     metrics: Metrics,
     server: Server,
     grpc_listener: TcpListener,
+    disk: Option<(PathBuf, Disk)>,
+    /// Milliseconds since 1970.
+    started: u64,
 }
 
 impl Placement {
@@ -180,20 +195,24 @@ impl Placement {
 
         // A failed election stops the service as a signal does.
         let stop = token.child_token();
-        let (leads, leading) = watch::channel(false);
+        let (leads, leading) = watch::channel(None);
         let cluster = self.settings.cluster;
         let address = self
             .grpc_listener
             .local_addr()
             .context("failed to read the address of the gRPC server")?;
         tracing::info!(id = %cluster.own().id, %address, replicas = %cluster.fingerprint(), "Placement started");
-        let network = Network::new(cluster.fingerprint(), security, expect);
+        let network = Network::new(security, expect);
+        // A leader hands over only when it serves nobody any more.
+        let served = CancellationToken::new();
         let election = raft::Options {
             cluster,
             listener: raft_listener,
             acceptor: replicas,
             network,
             metrics: self.metrics,
+            disk: self.disk,
+            started: self.started,
             leads,
         };
         let election = async {
@@ -201,7 +220,7 @@ impl Placement {
                 Part::Taken => raft_target.ready(),
                 Part::Silent => raft_target.unready(),
             };
-            let outcome = raft::run(election, report, stop.clone()).await;
+            let outcome = raft::run(election, report, served.clone()).await;
             stop.cancel();
             outcome
         };
@@ -213,7 +232,11 @@ impl Placement {
         };
         let routes: Router = Routes::new(self.server.clone()).into_axum_router();
         let grpc = serve(self.grpc_listener, clients, routes, options, stop.clone());
-        let follow = self.server.follow(leading, stop.clone());
+        let last = served.clone().drop_guard();
+        let follow = async {
+            self.server.follow(leading, stop.clone()).await;
+            drop(last);
+        };
         grpc_target.ready();
         let service = drained(async { tokio::join!(follow, grpc) }, stop.clone());
         tokio::select! {
@@ -221,6 +244,19 @@ impl Placement {
             () = renewal => bail!("renewal of the identity has ended"),
         }
     }
+}
+
+/// Opens the store of a replica. What is wrong with a damaged one may be a panic of the library that reads it.
+async fn open(folder: &Path, replica: &str) -> anyhow::Result<(PathBuf, Disk)> {
+    let (own, id) = (folder.to_owned(), replica.to_owned());
+    let opened = tokio::task::spawn_blocking(move || Disk::open(&own, &id)).await;
+    let disk = opened.with_context(|| {
+        format!(
+            "store in {} is damaged: restore it or move it away",
+            folder.display()
+        )
+    })??;
+    Ok((folder.to_owned(), disk))
 }
 
 /// Runs the service to its end, which it has some time for once it was told to stop.

@@ -74,10 +74,10 @@ pub struct Args {
     /// kubernetes or standalone.
     #[arg(long, default_value = "standalone")]
     mode: String,
-    /// No effect: the raft store is always in memory.
+    /// No effect: --raft-logstore-path decides.
     #[arg(long, default_value_t = true)]
     inmem_store_enabled: bool,
-    /// No effect: the raft store is always in memory.
+    /// Folder for the log of this replica; empty keeps it in memory.
     #[arg(long, default_value = "")]
     raft_logstore_path: String,
     /// Deprecated, no effect.
@@ -129,6 +129,8 @@ pub(crate) struct Tls {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) cluster: Cluster,
+    /// Folder of the log, none for one in memory.
+    pub(crate) store: Option<PathBuf>,
     pub(crate) port: u16,
     pub(crate) listen_address: String,
     pub(crate) healthz_port: u16,
@@ -169,7 +171,7 @@ impl Args {
             sentry_address,
             mode,
             inmem_store_enabled: _,
-            raft_logstore_path: _,
+            raft_logstore_path,
             max_api_level: _,
             min_api_level: _,
             log: _,
@@ -202,6 +204,7 @@ impl Args {
         };
         Ok(Settings {
             cluster: Cluster::parse(&id, &initial_cluster)?,
+            store: (!raft_logstore_path.is_empty()).then(|| raft_logstore_path.into()),
             port,
             listen_address,
             healthz_port,
@@ -211,6 +214,8 @@ impl Args {
                 replication_factor,
                 timeout: disseminate_timeout.0,
                 window: disseminate_coalesce_window.0,
+                // As long as a sidecar that is gone may take to be found.
+                lease: keepalive_time.0 + keepalive_timeout.0,
                 shown: metadata_enabled
                     .unwrap_or_else(|| environment.truthy("DAPR_PLACEMENT_METADATA_ENABLED")),
             },

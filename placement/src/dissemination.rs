@@ -1,30 +1,43 @@
 //! The rounds of one namespace: events in, actions out.
 //!
 //! Every change of the hosts gets a new version and a round of three orders (`lock`, `update`, `unlock`);
-//! each follows when all streams have answered the one before. Nothing here knows a clock, a socket or a
-//! lock: the owner of a [`Rounds`] feeds it events one at a time and carries out what it returns, in order.
+//! each follows when all streams have answered the one before, and no table leaves before the replicas agree on
+//! it. Nothing here knows a clock, a socket or a lock: the owner of a [`Rounds`] feeds it events one at a time
+//! and carries out what it returns, in order.
+//!
+//! Hosts that a former leader has left stay in the table while their sidecars find their way here. One that
+//! reports what the table has gets the table alone; the others hear nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
 
+use crate::ledger::{Namespace, Step};
 use crate::table::{Hosts, Operation, Order};
 
 #[cfg(test)]
 mod tests;
 
+/// How often a round is abandoned for reports. Those that come then wait for its end: a sidecar that changes its mind
+/// without pause must not keep all others locked, nor fill what they have not read yet.
+const ABANDONED: u32 = 16;
+
 /// A connected stream. Ids grow, and none is used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamId(pub(crate) u64);
 
-/// The two timers of a namespace; the owner knows how long they run.
+/// The timers of a namespace; the owner knows how long they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// The limit for a whole round.
     Round,
     /// The coalescing window after a round.
     Window,
+    /// How long streams whose actors do not move may hold up those whose actors are blocked.
+    Patience,
+    /// How long hosts of a former leader may take to come back.
+    Lease,
 }
 
 /// Something that happened.
@@ -38,6 +51,8 @@ pub(crate) enum Event {
     Disconnected(StreamId),
     /// A timer ran out.
     Fired(Timer),
+    /// The replicas agree on everything up to this version.
+    Committed(u64),
 }
 
 /// Something the owner must do.
@@ -55,6 +70,8 @@ pub(crate) enum Action {
     /// Start the timer, anew if it runs.
     Arm(Timer),
     Disarm(Timer),
+    /// Ask the replicas to agree.
+    Propose(Step),
 }
 
 /// Whether connects and disconnects wait for each other after a round.
@@ -74,8 +91,13 @@ enum Phase {
 /// A stream that takes part in rounds.
 #[derive(Debug, Default)]
 struct Member {
-    /// It has answered the last order of the round.
+    /// It has answered the last order of the round, or is not waited for any more.
     answered: bool,
+    /// Its answers say which order they are for. Those of older clients do not, and a late one would be taken
+    /// for a report: such a stream is always waited for.
+    dated: bool,
+    /// The round moves its actors.
+    concerned: bool,
     courtesy: Option<Courtesy>,
 }
 
@@ -94,16 +116,26 @@ pub(crate) struct Rounds {
     replication_factor: i64,
     coalescing: Coalescing,
     version: u64,
+    /// What the replicas agree on; never above `version`.
+    committed: u64,
     phase: Phase,
     window_open: bool,
+    /// The lease of hosts without a stream runs.
+    leased: bool,
     hosts: Hosts,
     members: BTreeMap<StreamId, Member>,
     /// Members that have not answered the last order; the count of `!answered`.
     missing: usize,
     /// Streams that came during a round or a window, with their report if they made one.
     parked: BTreeMap<StreamId, Option<Host>>,
+    /// Rounds that were abandoned since the last one that ended.
+    abandoned: u32,
+    /// Reports that wait for the end of the round.
+    held: BTreeMap<StreamId, Host>,
     /// Streams that ended and are still in `hosts`.
     gone: BTreeSet<StreamId>,
+    /// Streams that get the table outside of a round as soon as it is agreed on.
+    courtesies: BTreeSet<StreamId>,
     /// The update order of the current version, once somebody needed it.
     update: Option<Order>,
     actions: Vec<Action>,
@@ -115,16 +147,45 @@ impl Rounds {
             replication_factor,
             coalescing,
             version: 0,
+            committed: 0,
             phase: Phase::Idle,
             window_open: false,
+            leased: false,
             hosts: Hosts::default(),
             members: BTreeMap::new(),
             missing: 0,
             parked: BTreeMap::new(),
+            abandoned: 0,
+            held: BTreeMap::new(),
             gone: BTreeSet::new(),
+            courtesies: BTreeSet::new(),
             update: None,
             actions: Vec::new(),
         }
+    }
+
+    /// Goes on where a former leader stopped. The actions come before those of the first event.
+    pub(crate) fn resume(
+        replication_factor: i64,
+        coalescing: Coalescing,
+        left: &Namespace,
+    ) -> (Self, Vec<Action>) {
+        let mut rounds = Self {
+            version: left.version,
+            committed: left.version,
+            hosts: Hosts::inherit(&left.hosts),
+            ..Self::new(replication_factor, coalescing)
+        };
+        rounds.leased = rounds.hosts.has_orphans();
+        if rounds.leased {
+            rounds.actions.push(Action::Arm(Timer::Lease));
+        }
+        // With another factor the table is another one, though the hosts are the same.
+        if left.replication_factor != replication_factor {
+            rounds.next_version();
+        }
+        let actions = mem::take(&mut rounds.actions);
+        (rounds, actions)
     }
 
     /// Takes one event and returns what follows from it.
@@ -135,14 +196,34 @@ impl Rounds {
             Event::Disconnected(stream) => self.disconnected(stream),
             Event::Fired(Timer::Round) => self.expired(),
             Event::Fired(Timer::Window) => self.window_closed(),
+            Event::Fired(Timer::Patience) => self.excuse(),
+            Event::Fired(Timer::Lease) => {
+                self.leased = false;
+                self.gone.extend(self.hosts.give_up_orphans());
+            }
+            Event::Committed(version) => self.agreed(version),
         }
         self.advance();
+        if self.leased && !self.hosts.has_orphans() {
+            self.leased = false;
+            self.actions.push(Action::Disarm(Timer::Lease));
+        }
         mem::take(&mut self.actions)
     }
 
     /// The version of the last round, 0 before the first.
     pub(crate) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether the replicas agree on the hosts as they are here.
+    pub(crate) fn is_agreed(&self) -> bool {
+        self.committed == self.version
+    }
+
+    /// Whether hosts of a former leader are waited for, so that the namespace outlives its last stream.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.leased
     }
 
     pub(crate) fn hosts(&self) -> &Hosts {
@@ -158,7 +239,21 @@ impl Rounds {
         self.parked.insert(stream, reports.then_some(host));
     }
 
+    fn agreed(&mut self, version: u64) {
+        self.committed = self.committed.max(version.min(self.version));
+        if self.is_agreed() {
+            for stream in mem::take(&mut self.courtesies) {
+                self.send_courtesy(stream);
+            }
+        }
+    }
+
     fn message(&mut self, stream: StreamId, host: Host) {
+        if operation(&host) == Some(HostOperation::Unknown)
+            && let Some(member) = self.members.get_mut(&stream)
+        {
+            member.dated = false;
+        }
         match (operation(&host), self.phase) {
             (Some(HostOperation::Report), _) | (Some(HostOperation::Unknown), Phase::Idle) => {
                 self.reported(stream, host)
@@ -180,11 +275,40 @@ impl Rounds {
         if let Some(parked) = self.parked.get_mut(&stream) {
             *parked = Some(host);
         } else if self.members.contains_key(&stream) {
+            if self.phase != Phase::Idle && self.abandoned >= ABANDONED {
+                self.held.insert(stream, host);
+            } else {
+                self.report(stream, host);
+            }
+        }
+    }
+
+    fn report(&mut self, stream: StreamId, host: Host) {
+        if self.hosts.report(stream, host) {
+            self.abandoned += u32::from(self.phase != Phase::Idle);
+            // Whoever has left goes with the first round that starts.
+            self.remove_gone();
+            self.start_round();
+        } else if !self.hosts.contains(stream) {
+            self.send_courtesy(stream);
+        }
+    }
+
+    /// One round for all reports that waited.
+    fn report_held(&mut self) {
+        let mut changed = self.remove_gone();
+        let mut unchanged = Vec::new();
+        for (stream, host) in mem::take(&mut self.held) {
             if self.hosts.report(stream, host) {
-                // Whoever has left goes with the first round that starts.
-                self.remove_gone();
-                self.start_round();
+                changed = true;
             } else if !self.hosts.contains(stream) {
+                unchanged.push(stream);
+            }
+        }
+        if changed {
+            self.start_round();
+        } else {
+            for stream in unchanged {
                 self.send_courtesy(stream);
             }
         }
@@ -221,6 +345,7 @@ impl Rounds {
 
     fn disconnected(&mut self, stream: StreamId) {
         self.parked.remove(&stream);
+        self.held.remove(&stream);
         if let Some(member) = self.members.remove(&stream) {
             self.missing -= usize::from(!member.answered);
             if self.hosts.contains(stream) {
@@ -229,9 +354,37 @@ impl Rounds {
         }
     }
 
+    /// Goes on without the streams whose actors stay where they are: what they route by is of no harm to those
+    /// whose actors move, for a host refuses calls for actors it does not own. They get all orders in turn. One that
+    /// never answers again is closed as late by the next round, which waits for its answer to `lock`.
+    fn excuse(&mut self) {
+        if !self.blocks() {
+            return;
+        }
+        for member in self.members.values_mut() {
+            if !member.answered && !member.concerned && member.dated {
+                member.answered = true;
+                self.missing -= 1;
+            }
+        }
+    }
+
+    /// Whether sidecars hold back calls until the phase ends. While they only lock, nobody is hurt by a wait.
+    fn blocks(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Waiting(Operation::Update | Operation::Unlock)
+        )
+    }
+
     /// The round took too long: whoever holds it up leaves, the others start over.
     fn expired(&mut self) {
         if self.phase == Phase::Idle {
+            return;
+        }
+        // The replicas hold it up, not the streams: another version would not be agreed on sooner.
+        if self.missing == 0 {
+            self.actions.push(Action::Arm(Timer::Round));
             return;
         }
         let late: Vec<StreamId> = self
@@ -242,6 +395,7 @@ impl Rounds {
             .collect();
         for stream in late {
             self.members.remove(&stream);
+            self.held.remove(&stream);
             self.hosts.remove(stream);
             self.actions.push(Action::Close {
                 stream,
@@ -267,6 +421,7 @@ impl Rounds {
         loop {
             match self.phase {
                 Phase::Waiting(_) if self.missing > 0 => return,
+                Phase::Waiting(Operation::Lock) if !self.is_agreed() => return,
                 Phase::Waiting(Operation::Lock) => {
                     let order = self.update();
                     self.broadcast(order);
@@ -275,6 +430,7 @@ impl Rounds {
                     self.broadcast(Order::bare(Operation::Unlock, self.version))
                 }
                 Phase::Waiting(Operation::Unlock) => self.end_round(),
+                Phase::Idle if !self.held.is_empty() => self.report_held(),
                 Phase::Idle if self.window_open => return,
                 // Removals go first, in a round of their own. With nobody to tell they need none.
                 Phase::Idle if !self.gone.is_empty() => {
@@ -308,12 +464,16 @@ impl Rounds {
         let mut reporting = Vec::new();
         let mut added = false;
         for (stream, host) in mem::take(&mut self.parked) {
-            // Outside of a round nothing is missing.
+            let dated = host
+                .as_ref()
+                .is_none_or(|host| operation(host) != Some(HostOperation::Unknown));
             self.members.insert(
                 stream,
                 Member {
+                    // Outside of a round nothing is missing.
                     answered: true,
-                    courtesy: None,
+                    dated,
+                    ..Member::default()
                 },
             );
             if let Some(host) = host {
@@ -335,20 +495,26 @@ impl Rounds {
     fn next_version(&mut self) {
         self.version += 1;
         self.update = None;
+        let step = self.hosts.step(self.version, self.replication_factor);
+        self.actions.push(Action::Propose(step));
     }
 
     fn start_round(&mut self) {
         self.next_version();
         // From here on every older answer is told by its version.
-        for member in self.members.values_mut() {
+        for (stream, member) in &mut self.members {
             member.courtesy = None;
+            member.concerned = self.hosts.concerns(*stream);
         }
+        self.courtesies.clear();
         self.actions.push(Action::Arm(Timer::Round));
         self.broadcast(Order::bare(Operation::Lock, self.version));
     }
 
     fn end_round(&mut self) {
         self.phase = Phase::Idle;
+        self.abandoned = 0;
+        self.hosts.settle();
         self.actions.push(Action::Disarm(Timer::Round));
         if self.coalescing == Coalescing::On && !self.window_open {
             self.window_open = true;
@@ -360,17 +526,26 @@ impl Rounds {
     fn broadcast(&mut self, order: Order) {
         self.phase = Phase::Waiting(order.operation);
         self.missing = self.members.len();
+        let mut bystanders = false;
         for member in self.members.values_mut() {
             member.answered = false;
+            bystanders |= !member.concerned && member.dated;
         }
         if !self.members.is_empty() {
             let to = self.members.keys().copied().collect();
             self.actions.push(Action::Send { to, order });
         }
+        if bystanders && self.blocks() {
+            self.actions.push(Action::Arm(Timer::Patience));
+        }
     }
 
-    /// Gives a stream without actor types the current table at once: it is in nobody's way.
+    /// Gives a stream that changes nothing the current table alone: it is in nobody's way.
     fn send_courtesy(&mut self, stream: StreamId) {
+        if !self.is_agreed() {
+            self.courtesies.insert(stream);
+            return;
+        }
         let update = self.update();
         let Some(member) = self.members.get_mut(&stream) else {
             return;

@@ -3,18 +3,20 @@
 //! It hands out tables and runs the rounds that exchange them. It never computes an owner: only sidecars
 //! hash, so the ring is not here.
 //!
-//! Replicas elect one leader (`raft`) and replicate nothing else. Tables and versions live in the memory of
-//! the leader and are rebuilt by the sidecars, which reconnect and report again after every change of leader.
+//! Replicas elect one leader and agree on the tables (`raft`). A new leader therefore has them at once: sidecars
+//! that come to it with what the table says get it as it is, and nobody else notices.
 #![warn(missing_docs)]
 
 pub mod app;
 pub mod args;
 
 mod dissemination;
+mod ledger;
 mod table;
 
 mod admission;
 mod namespace;
+mod proposals;
 mod server;
 mod state;
 mod stream;
@@ -24,5 +26,9 @@ mod codec;
 mod metrics;
 mod raft;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod testing;

@@ -9,6 +9,8 @@ pub(crate) struct Metrics {
     actor_runtimes: IntGaugeVec,
     leader: IntGauge,
     raft_leader: IntGauge,
+    raft_voter: IntGauge,
+    raft_voters: IntGauge,
 }
 
 impl Metrics {
@@ -30,11 +32,21 @@ impl Metrics {
                 "dapr_placement_raft_leader_status",
                 "1 while this replica leads the replicas.",
             )?,
+            raft_voter: IntGauge::new(
+                "dapr_placement_raft_voter",
+                "1 while this replica knows all it promised to the others, and votes.",
+            )?,
+            raft_voters: IntGauge::new(
+                "dapr_placement_raft_voters",
+                "Replicas that decide, as far as this one knows.",
+            )?,
         };
         registry.register(Box::new(metrics.runtimes.clone()))?;
         registry.register(Box::new(metrics.actor_runtimes.clone()))?;
         registry.register(Box::new(metrics.leader.clone()))?;
         registry.register(Box::new(metrics.raft_leader.clone()))?;
+        registry.register(Box::new(metrics.raft_voter.clone()))?;
+        registry.register(Box::new(metrics.raft_voters.clone()))?;
         Ok(metrics)
     }
 
@@ -56,6 +68,17 @@ impl Metrics {
 
     pub(crate) fn set_raft_leader(&self, leads: bool) {
         self.raft_leader.set(i64::from(leads));
+    }
+}
+
+impl Metrics {
+    pub(crate) fn set_raft_voter(&self, votes: bool) {
+        self.raft_voter.set(i64::from(votes));
+    }
+
+    pub(crate) fn set_raft_voters(&self, voters: usize) {
+        self.raft_voters
+            .set(i64::try_from(voters).unwrap_or(i64::MAX));
     }
 }
 
@@ -95,6 +118,8 @@ mod tests {
             "dapr_placement_actor_runtimes_total{host_namespace=\"a\"} 1",
             "dapr_placement_leader_status 1",
             "dapr_placement_raft_leader_status 0",
+            "dapr_placement_raft_voter 0",
+            "dapr_placement_raft_voters 0",
             "dapr_placement_runtimes_total{host_namespace=\"a\"} 2",
         ]);
         drop((host, client));
@@ -104,6 +129,8 @@ mod tests {
             "dapr_placement_actor_runtimes_total{host_namespace=\"a\"} 0",
             "dapr_placement_leader_status 0",
             "dapr_placement_raft_leader_status 1",
+            "dapr_placement_raft_voter 0",
+            "dapr_placement_raft_voters 0",
             "dapr_placement_runtimes_total{host_namespace=\"a\"} 0",
         ]);
     }

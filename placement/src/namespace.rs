@@ -1,6 +1,7 @@
 //! The owner of one namespace: a task that feeds [`Rounds`] and carries out what they decide.
 //!
-//! It lives as long as somebody holds a sender for it, which is every stream of the namespace.
+//! It lives as long as somebody holds a sender for it, which is every stream of the namespace, and itself while
+//! it waits for sidecars of a former leader.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -9,15 +10,21 @@ use std::time::Duration;
 
 use dapr_kit::duration::GoDuration;
 use dapr_proto::dapr::proto::placement::v1::Host;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::dissemination::{Action, Coalescing, Event, Rounds, StreamId, Timer};
+use crate::ledger::Namespace;
+use crate::proposals::{Agreed, Proposals};
 use crate::state::{Shown, Table};
 use crate::stream::Outbox;
 use crate::table::Order;
 use crate::term::Term;
+
+/// How long a phase of a round waits for streams whose actors stay where they are. A sidecar that is well answers
+/// within milliseconds.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How rounds run; the same for all namespaces.
 #[derive(Clone, Debug)]
@@ -28,8 +35,36 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// Pause after a round; zero is none.
     pub(crate) window: Duration,
+    /// How long hosts of a former leader may take to come back.
+    pub(crate) lease: Duration,
     /// Whether tables are shown on `/placement/state`.
     pub(crate) shown: bool,
+}
+
+impl Settings {
+    fn coalescing(&self) -> Coalescing {
+        if self.window.is_zero() {
+            Coalescing::Off
+        } else {
+            Coalescing::On
+        }
+    }
+
+    fn length(&self, timer: Timer) -> Duration {
+        match timer {
+            Timer::Round => self.timeout,
+            Timer::Window => self.window,
+            Timer::Patience => PATIENCE,
+            Timer::Lease => self.lease,
+        }
+    }
+}
+
+/// What a namespace is called and where its changes go.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) name: String,
+    pub(crate) proposals: Proposals,
 }
 
 /// What the streams of a namespace tell its owner.
@@ -59,33 +94,83 @@ pub(crate) struct Owner {
     outboxes: HashMap<StreamId, Outbox>,
     round: Option<Instant>,
     window: Option<Instant>,
+    patience: Option<Instant>,
+    lease: Option<Instant>,
+    /// Tells this namespace from others that had its name.
+    life: u64,
+    proposals: Proposals,
+    agreed: Agreed,
     /// Where the table is shown, and the version that is.
     shown: Shown,
     shown_version: u64,
 }
 
 impl Owner {
-    pub(crate) fn new(name: String, settings: Settings, shown: Shown) -> Self {
-        let coalescing = if settings.window.is_zero() {
-            Coalescing::Off
-        } else {
-            Coalescing::On
-        };
+    /// The owner of a namespace whose first stream has come.
+    pub(crate) fn new(origin: Origin, settings: Settings, shown: Shown, life: u64) -> Self {
+        let rounds = Rounds::new(settings.replication_factor, settings.coalescing());
+        Self::with(origin, settings, shown, life, rounds)
+    }
+
+    /// The owner of a namespace a former leader has left.
+    pub(crate) fn resume(
+        origin: Origin,
+        settings: Settings,
+        shown: Shown,
+        left: &Namespace,
+    ) -> Self {
+        let (rounds, actions) =
+            Rounds::resume(settings.replication_factor, settings.coalescing(), left);
+        let mut owner = Self::with(origin, settings, shown, left.life, rounds);
+        let mut events = VecDeque::new();
+        owner.carry_out(actions, &mut events);
+        owner.show();
+        owner
+    }
+
+    fn with(
+        Origin { name, proposals }: Origin,
+        settings: Settings,
+        shown: Shown,
+        life: u64,
+        rounds: Rounds,
+    ) -> Self {
         Self {
             name,
-            rounds: Rounds::new(settings.replication_factor, coalescing),
+            rounds,
             settings,
             outboxes: HashMap::new(),
             round: None,
             window: None,
+            patience: None,
+            lease: None,
+            life,
+            proposals,
+            agreed: Agreed::new(watch::Sender::new(0)),
             shown,
             shown_version: 0,
         }
     }
 
-    /// Works until the last sender is gone or the term ends.
-    pub(crate) async fn run(mut self, term: Arc<Term>, mut messages: mpsc::Receiver<Message>) {
+    pub(crate) fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// Works until the last sender is gone or the term ends. `own` is one of them, given up when nobody is waited
+    /// for who has no stream yet.
+    pub(crate) async fn run(
+        mut self,
+        term: Arc<Term>,
+        mut messages: mpsc::Receiver<Message>,
+        mut own: Option<mpsc::Sender<Message>>,
+    ) {
+        let mut agreed = self.agreed.subscribe();
+        // What was proposed before may be agreed on already.
+        agreed.mark_changed();
         loop {
+            if !self.rounds.is_leased() {
+                drop(own.take());
+            }
             let event = tokio::select! {
                 biased;
                 status = term.ended() => return self.end(messages, &status),
@@ -98,6 +183,17 @@ impl Owner {
                     self.window = None;
                     Event::Fired(Timer::Window)
                 }
+                () = at(self.patience) => {
+                    self.patience = None;
+                    Event::Fired(Timer::Patience)
+                }
+                () = at(self.lease) => {
+                    self.lease = None;
+                    tracing::info!(namespace = %self.name, "Hosts of the former leader that did not come back are removed");
+                    Event::Fired(Timer::Lease)
+                }
+                // This owner holds the other end, so there is always a version.
+                _ = agreed.changed() => Event::Committed(*agreed.borrow_and_update()),
                 message = messages.recv() => match message {
                     Some(message) => self.event(message),
                     None => return,
@@ -144,24 +240,39 @@ impl Owner {
     fn handle(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            for action in self.rounds.handle(event) {
-                match action {
-                    Action::Send { to, order } => {
-                        events.extend(self.send(&to, &order).into_iter().map(Event::Disconnected));
-                    }
-                    Action::Close { stream, version } => self.close_late(stream, version),
-                    Action::Arm(Timer::Round) => {
-                        self.round = Some(Instant::now() + self.settings.timeout)
-                    }
-                    Action::Arm(Timer::Window) => {
-                        self.window = Some(Instant::now() + self.settings.window)
-                    }
-                    Action::Disarm(Timer::Round) => self.round = None,
-                    Action::Disarm(Timer::Window) => self.window = None,
+            let actions = self.rounds.handle(event);
+            self.carry_out(actions, &mut events);
+        }
+        self.show();
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>, events: &mut VecDeque<Event>) {
+        for action in actions {
+            match action {
+                Action::Send { to, order } => {
+                    events.extend(self.send(&to, &order).into_iter().map(Event::Disconnected));
+                }
+                Action::Close { stream, version } => self.close_late(stream, version),
+                Action::Arm(timer) => {
+                    let after = self.settings.length(timer);
+                    *self.timer(timer) = Some(Instant::now() + after);
+                }
+                Action::Disarm(timer) => *self.timer(timer) = None,
+                Action::Propose(step) => {
+                    self.proposals
+                        .step(&self.name, self.life, step, &self.agreed);
                 }
             }
         }
-        self.show();
+    }
+
+    fn timer(&mut self, timer: Timer) -> &mut Option<Instant> {
+        match timer {
+            Timer::Round => &mut self.round,
+            Timer::Window => &mut self.window,
+            Timer::Patience => &mut self.patience,
+            Timer::Lease => &mut self.lease,
+        }
     }
 
     /// Returns the streams that were closed because they read nothing.
@@ -173,7 +284,7 @@ impl Owner {
             let sent = self
                 .outboxes
                 .get(stream)
-                .map_or(Ok(()), |outbox| outbox.send(order.bytes.clone()));
+                .map_or(Ok(()), |outbox| outbox.send(order.frame.clone()));
             if sent.is_err() {
                 full.push(*stream);
             }
@@ -201,7 +312,7 @@ impl Owner {
     /// Hosts change only together with the version.
     fn show(&mut self) {
         let version = self.rounds.version();
-        if self.settings.shown && version != self.shown_version {
+        if self.settings.shown && version != self.shown_version && self.rounds.is_agreed() {
             self.shown_version = version;
             self.shown
                 .show(Table::new(version, self.rounds.hosts().sorted()));

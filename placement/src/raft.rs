@@ -1,36 +1,44 @@
-//! The election of one leader among the replicas.
+//! The replicas: one of them leads, and all agree on the tables.
 //!
-//! Nothing but the leader is agreed on: the log holds the list of members and one empty entry per election, and
-//! lives in memory. That is safe here because leading needs more than having won: a replica leads only while a
-//! quorum has acknowledged it within [`LEASE`], and a follower that has acknowledged a leader votes for nobody
-//! else before [`LEASE`] is over. A restart makes a replica forget its promise. So it says and hears nothing for
-//! [`SILENCE`] after its start, which is longer; to the others it is simply gone until no promise is left.
+//! Leading needs more than having won an election: a replica leads only while a quorum has acknowledged it within
+//! [`LEASE`], and a follower that has acknowledged a leader votes for nobody else before [`LEASE`] is over. A
+//! restart makes a replica forget that. So it says and hears nothing for [`SILENCE`] after its start, which is
+//! longer; to the others it is simply gone until no such promise is left.
 //!
-//! What the log of a restarted replica lacks is sent to it again by the leader. When so many have restarted that the
-//! others contradict what a replica knows as agreed, that replica forgets it all, as if it had been restarted too.
+//! The log is in memory or on a disk. A replica that comes back without one listens until a leader has brought it
+//! up to date, and only then votes again (`roster`). When so many have lost their log that what was agreed on is
+//! gone, the rest goes on with what it has: sidecars report the difference, for they know what they host. A replica
+//! that finds its own log contradicted then forgets it, as if it had been restarted; a log on a disk is left to a
+//! human, because there it must not happen.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dapr_security::{Acceptor, ServerOptions, serve};
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{Fatal, InitializeError, RaftError};
+use openraft::alias::LogIdOf;
+use openraft::errors::{Fatal, InitializeError};
 use openraft::impls::BasicNode;
-use openraft::{Config, ConfigError, Instant, RaftMetrics, ServerState, SnapshotPolicy};
-use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
+use openraft::{ConfigError, SnapshotPolicy};
+use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger;
 use crate::metrics::Metrics;
+use crate::term::Lead;
 
 mod cluster;
+mod disk;
+mod lead;
+mod log;
+mod machine;
 mod network;
+mod replica;
+mod roster;
 mod service;
 mod store;
 mod wire;
@@ -39,9 +47,13 @@ mod wire;
 mod tests;
 
 pub(crate) use cluster::{Cluster, Error as ClusterError, Peer};
+pub(crate) use disk::Disk;
 pub(crate) use network::Network;
 
-use store::{LogStore, StateMachine};
+use log::Log;
+use machine::StateMachine;
+use replica::Replica;
+use wire::Hello;
 
 /// Pause between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(250);
@@ -56,25 +68,18 @@ const LEASE_MARGIN: Duration = Duration::from_millis(150);
 const SILENCE: Duration = Duration::from_millis(1500);
 /// How often the age of the last acknowledgement is looked at.
 const LEASE_CHECK: Duration = Duration::from_millis(50);
+/// Entries after which the log is replaced by a snapshot, and how many a slow replica may still be sent.
+const SNAPSHOT_AFTER: u64 = 2000;
+const KEPT_ENTRIES: u64 = 500;
 
 openraft::declare_raft_types!(
-    /// The types of the election.
-    pub(crate) Types: D = Nothing, R = (), Node = BasicNode
+    /// The types of the log.
+    pub(crate) Types: D = ledger::Entry, R = (), Node = BasicNode
 );
 
 pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
 
-/// What is replicated beside the members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Nothing {}
-
-impl fmt::Display for Nothing {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {}
-    }
-}
-
-/// The election cannot go on.
+/// The replica cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("election settings are invalid")]
@@ -85,9 +90,16 @@ pub(crate) enum Error {
     Initialize(#[source] Box<InitializeError<Types>>),
     #[error("election did not end in order")]
     Shutdown(#[source] io::Error),
+    #[error("log cannot be read or written")]
+    Store(#[source] io::Error),
+    #[error(
+        "log in {0} contradicts what the other replicas agree on: it is of another cluster or a disk was set back; \
+         move it away, and this replica learns everything anew"
+    )]
+    Contradicted(PathBuf),
 }
 
-/// Everything the election needs.
+/// Everything a replica needs.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) cluster: Cluster,
@@ -95,8 +107,12 @@ pub(crate) struct Options {
     pub(crate) acceptor: Acceptor,
     pub(crate) network: Network,
     pub(crate) metrics: Metrics,
-    /// Told whether this replica leads.
-    pub(crate) leads: watch::Sender<bool>,
+    /// Where the log is, with the folder's name; none is in memory.
+    pub(crate) disk: Option<(PathBuf, Disk)>,
+    /// When the process was started, in milliseconds since 1970.
+    pub(crate) started: u64,
+    /// Told what this replica leads with, none while it does not lead.
+    pub(crate) leads: watch::Sender<Option<Lead>>,
 }
 
 /// Whether the replica takes part.
@@ -108,7 +124,8 @@ pub(crate) enum Part {
     Taken,
 }
 
-/// Takes part in the election until the token is cancelled. `report` is told whenever that begins or stops.
+/// Takes part until the token is cancelled. `report` is told whenever that begins or stops. A leader hands its
+/// leadership over before it goes, so it must not serve any more when the token is cancelled.
 pub(crate) async fn run(
     options: Options,
     report: impl Fn(Part),
@@ -120,34 +137,40 @@ pub(crate) async fn run(
         acceptor,
         network,
         metrics,
+        disk,
+        started,
         leads,
     } = options;
-    let seat = Seat::default();
-    let routes = service::routes(seat.clone(), &cluster);
+    let seat = Seat::new(Hello {
+        list: cluster.addresses(),
+        started,
+    });
+    // Until this replica has handed over what it had.
+    let over = CancellationToken::new();
     let serving = serve(
         listener,
         acceptor,
-        routes,
+        service::routes(seat.clone(), cluster.own_id()),
         ServerOptions::default(),
-        token.clone(),
+        over.clone(),
     );
     let replica = Replica {
         cluster,
         network,
         metrics,
+        disk,
         leads,
         seat,
         report,
     };
     let outcome = tokio::select! {
         outcome = replica.run(&token) => outcome,
-        // Ends with the token only, so that dropping it here closes what its drain still waits for.
         () = serving => Ok(()),
     };
     replica.metrics.set_raft_leader(false);
     if outcome.is_err() {
         // Told only here: at an ordered end the service has its own reason to close its streams.
-        replica.leads.send_replace(false);
+        replica.leads.send_replace(None);
     }
     outcome
 }
@@ -156,143 +179,53 @@ pub(crate) async fn run(
 #[derive(Clone)]
 struct Member {
     raft: Raft,
-    log: LogStore,
+    log: Log,
     /// Cancelled when the others contradict what was agreed on.
     contradicted: CancellationToken,
+    /// It may vote.
+    whole: Arc<AtomicBool>,
+    /// What the first leader it heard of had agreed on: with that it is whole.
+    goal: Arc<Mutex<Option<u64>>>,
 }
 
-/// Where the raft port finds the current life, if the replica takes part.
-type Seat = Arc<RwLock<Option<Member>>>;
+impl Member {
+    fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Acquire)
+    }
 
-struct Replica<F> {
-    cluster: Cluster,
-    network: Network,
-    metrics: Metrics,
-    leads: watch::Sender<bool>,
-    seat: Seat,
-    report: F,
+    fn heard(&self, committed: Option<LogIdOf<Types>>) {
+        if let Some(committed) = committed
+            && !self.is_whole()
+        {
+            self.goal.lock().get_or_insert(committed.index());
+        }
+    }
 }
 
-impl<F: Fn(Part)> Replica<F> {
-    async fn run(&self, token: &CancellationToken) -> Result<(), Error> {
-        let mut silence = if self.cluster.is_single() {
-            Duration::ZERO
-        } else {
-            SILENCE
-        };
-        loop {
-            tokio::select! {
-                () = token.cancelled() => return Ok(()),
-                () = sleep(silence) => {}
-            }
-            let log = LogStore::default();
-            let network = self.network.clone();
-            let raft = Raft::new(
-                self.cluster.own_id(),
-                config()?,
-                network,
-                log.clone(),
-                StateMachine::default(),
-            );
-            let raft = raft.await.map_err(Box::new)?;
-            let member = Member {
-                raft: raft.clone(),
-                log,
-                contradicted: CancellationToken::new(),
-            };
-            let contradicted = member.contradicted.clone();
-            *self.seat.write() = Some(member);
-            let outcome = tokio::select! {
-                outcome = self.take_part(&raft) => outcome,
-                () = token.cancelled() => Ok(()),
-                () = contradicted.cancelled() => Ok(()),
-            };
-            *self.seat.write() = None;
-            outcome?;
-            raft.shutdown()
-                .await
-                .map_err(|error| Error::Shutdown(io::Error::other(error)))?;
-            if token.is_cancelled() {
-                return Ok(());
-            }
-            tracing::warn!("Other replicas have lost what was agreed on: starting over");
-            (self.report)(Part::Silent);
-            self.tell(false, false);
-            silence = SILENCE;
+/// Where the raft port finds the current life, if the replica takes part, and leaves what others ask for.
+#[derive(Clone)]
+struct Seat {
+    member: Arc<RwLock<Option<Member>>>,
+    /// The list of replicas of the latest start there is word of.
+    wanted: Arc<Mutex<Hello>>,
+}
+
+impl Seat {
+    fn new(own: Hello) -> Self {
+        Self {
+            member: Arc::default(),
+            wanted: Arc::new(Mutex::new(own)),
         }
     }
 
-    /// Ends only with an error.
-    async fn take_part(&self, raft: &Raft) -> Result<(), Error> {
-        initialize(raft, self.cluster.nodes()).await?;
-        let mut changes = raft.metrics();
-        let mut lease_check = interval(LEASE_CHECK);
-        lease_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut reported = false;
-        loop {
-            let (elected, leading) = {
-                let seen = changes.borrow_watched();
-                seen.running_state.clone().map_err(Box::new)?;
-                let elected = seen.state == ServerState::Leader;
-                (
-                    elected,
-                    elected && (self.cluster.is_single() || holds_lease(&seen)),
-                )
-            };
-            self.tell(elected, leading);
-            // A replica without others is of no use before it leads, which is at once.
-            if !reported && (leading || !self.cluster.is_single()) {
-                reported = true;
-                (self.report)(Part::Taken);
-            }
-            tokio::select! {
-                changed = changes.changed() => {
-                    // Without a sender the library has stopped, and its last state says why.
-                    if changed.is_err() {
-                        changes.borrow_watched().running_state.clone().map_err(Box::new)?;
-                        return Err(Error::Fatal(Box::new(Fatal::Stopped)));
-                    }
-                }
-                _ = lease_check.tick() => {}
-            }
+    fn want(&self, hello: Hello) {
+        let mut wanted = self.wanted.lock();
+        if hello.started > wanted.started {
+            *wanted = hello;
         }
     }
 
-    fn tell(&self, elected: bool, leading: bool) {
-        self.metrics.set_raft_leader(elected);
-        self.leads
-            .send_if_modified(|leads| std::mem::replace(leads, leading) != leading);
+    fn wanted(&self) -> Hello {
+        self.wanted.lock().clone()
     }
-}
-
-fn config() -> Result<Arc<Config>, Error> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let config = Config {
-        cluster_name: "dapr-placement".to_owned(),
-        heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION),
-        // The library takes its lease from this setting.
-        election_timeout_max: millis(LEASE),
-        enable_pre_vote: Some(true),
-        // A replica that was restarted comes back with less than it had.
-        allow_log_reversion: Some(true),
-        snapshot_policy: SnapshotPolicy::Never,
-        backoff: "100ms 100ms 100ms ...100ms".to_owned(),
-        ..Config::default()
-    };
-    Ok(Arc::new(config.validate().map_err(Box::new)?))
-}
-
-/// Every replica sets the same members. One that has heard of them already has nothing to do.
-async fn initialize(raft: &Raft, nodes: BTreeMap<u64, BasicNode>) -> Result<(), Error> {
-    match raft.initialize(nodes).await {
-        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-        Err(RaftError::APIError(error)) => Err(Error::Initialize(Box::new(error))),
-        Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(Box::new(fatal))),
-    }
-}
-
-fn holds_lease(seen: &RaftMetrics<Types>) -> bool {
-    seen.last_quorum_acked
-        .is_some_and(|acked| acked.elapsed() < LEASE - LEASE_MARGIN)
 }

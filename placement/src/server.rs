@@ -1,33 +1,34 @@
 //! The gRPC service `Placement`: takes streams while this replica leads, and refuses them otherwise.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use dapr_proto::dapr::proto::placement::v1::Host;
+use dapr_proto::dapr::proto::placement::v1::{Host, PlacementOrder};
 use dapr_security::{Identity, Peer};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
-use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::codec::Codec;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
 
-use crate::codec::OrderCodec;
 use crate::dissemination::StreamId;
 use crate::metrics::Metrics;
 use crate::namespace::Settings;
 use crate::stream::{self, Orders, Reader};
-use crate::term::Term;
+use crate::term::{Lead, Term};
 
 #[cfg(test)]
 mod tests;
 
 /// The path of the only method.
 const REPORT_DAPR_STATUS: &str = "/dapr.proto.placement.v1.Placement/ReportDaprStatus";
+/// The longest message a sidecar may send, as gRPC has it by default.
+const MESSAGE_LIMIT: usize = 4 << 20;
 /// What open streams are told when the replica no longer leads.
 const LOST_LEADERSHIP: &str = "lost leadership";
 /// What open streams are told when the process stops.
@@ -55,14 +56,13 @@ struct Shared {
     settings: Settings,
     metrics: Metrics,
     role: RwLock<Role>,
-    next_stream: AtomicU64,
     tasks: TaskTracker,
 }
 
 #[derive(Debug)]
 enum Role {
     Follower,
-    Leader(Arc<Term>),
+    Leader(Lead, Arc<Term>),
     Stopping,
 }
 
@@ -75,17 +75,20 @@ impl Server {
                 settings,
                 metrics,
                 role: RwLock::new(Role::Follower),
-                next_stream: AtomicU64::new(1),
                 tasks: TaskTracker::new(),
             }),
         }
     }
 
-    /// Serves while `leads` says so, until the token is cancelled. Returns when every stream has been told.
-    pub(crate) async fn follow(&self, mut leads: watch::Receiver<bool>, token: CancellationToken) {
+    /// Serves while there is a lead, until the token is cancelled. Returns when every stream has been told.
+    pub(crate) async fn follow(
+        &self,
+        mut leads: watch::Receiver<Option<Lead>>,
+        token: CancellationToken,
+    ) {
         loop {
-            let leading = *leads.borrow_and_update();
-            self.lead(leading);
+            let lead = leads.borrow_and_update().clone();
+            self.lead(lead);
             let changed = tokio::select! {
                 () = token.cancelled() => break,
                 changed = leads.changed() => changed,
@@ -95,32 +98,37 @@ impl Server {
             }
         }
         // Leadership that was lost at the same time is the better reason.
-        let leading = *leads.borrow();
-        self.lead(leading);
+        let lead = leads.borrow().clone();
+        self.lead(lead);
         self.turn(Role::Stopping, STOPPED);
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
 
-    fn lead(&self, leading: bool) {
-        let leads_now = matches!(*self.shared.role.read(), Role::Leader(_));
-        match (leads_now, leading) {
-            (false, true) => {
-                tracing::info!(id = %self.shared.id, "Leading: serving sidecars");
-                let Shared {
-                    settings,
-                    metrics,
-                    tasks,
-                    ..
-                } = self.shared.as_ref();
-                let term = Term::new(settings.clone(), metrics.clone(), tasks.clone());
-                self.turn(Role::Leader(term), LOST_LEADERSHIP);
-            }
-            (true, false) => {
-                tracing::warn!(id = %self.shared.id, "Lost leadership: closing all streams");
-                self.turn(Role::Follower, LOST_LEADERSHIP);
-            }
-            (true, true) | (false, false) => {}
+    fn lead(&self, lead: Option<Lead>) {
+        let same = match (&*self.shared.role.read(), &lead) {
+            (Role::Leader(held, _), Some(lead)) => held.proposals.is_same(&lead.proposals),
+            (Role::Follower | Role::Stopping, None) => true,
+            (Role::Leader(..), None) | (Role::Follower | Role::Stopping, Some(_)) => false,
+        };
+        if same {
+            return;
+        }
+        if matches!(*self.shared.role.read(), Role::Leader(..)) {
+            tracing::warn!(id = %self.shared.id, "Lost leadership: closing all streams");
+            self.turn(Role::Follower, LOST_LEADERSHIP);
+        }
+        if let Some(lead) = lead {
+            let Shared {
+                settings,
+                metrics,
+                tasks,
+                ..
+            } = self.shared.as_ref();
+            let namespaces = lead.tables.lock().namespaces.len();
+            tracing::info!(id = %self.shared.id, namespaces, "Leading: serving sidecars");
+            let term = Term::start(settings.clone(), metrics.clone(), tasks.clone(), &lead);
+            self.turn(Role::Leader(lead, term), LOST_LEADERSHIP);
         }
     }
 
@@ -128,9 +136,9 @@ impl Server {
     fn turn(&self, role: Role, text: &str) {
         self.shared
             .metrics
-            .set_leader(matches!(role, Role::Leader(_)));
+            .set_leader(matches!(role, Role::Leader(..)));
         let before = std::mem::replace(&mut *self.shared.role.write(), role);
-        if let Role::Leader(term) = before {
+        if let Role::Leader(_, term) = before {
             term.end(Status::unknown(text));
         }
     }
@@ -146,10 +154,17 @@ impl Server {
         })
     }
 
-    fn open(&self, request: Request<Streaming<Host>>) -> Result<Response<Orders>, Status> {
+    fn open(&self, request: http::Request<Body>) -> Result<Orders, Status> {
+        if request.uri().path() != REPORT_DAPR_STATUS {
+            return Err(Status::unimplemented(""));
+        }
+        let compression = request.headers().get("grpc-encoding");
+        if compression.is_some_and(|encoding| encoding != "identity") {
+            return Err(Status::unimplemented("messages must not be compressed"));
+        }
         let term = self.term()?;
         let identity = self.identity(request.extensions().get::<Peer>())?;
-        let stream = StreamId(self.shared.next_stream.fetch_add(1, Ordering::Relaxed));
+        let stream = StreamId(term.next_id());
         let (outbox, orders, over) = stream::channel();
         let reader = Reader {
             stream,
@@ -157,14 +172,17 @@ impl Server {
             term: Arc::clone(&term),
             over,
         };
+        let decoder = ProstCodec::<PlacementOrder, Host>::default().decoder();
+        let messages =
+            Streaming::new_request(decoder, request.into_body(), None, Some(MESSAGE_LIMIT));
         // The response starts at once: some clients send nothing before they have its headers.
-        term.tasks.spawn(reader.run(request.into_inner(), outbox));
-        Ok(Response::new(orders))
+        term.tasks.spawn(reader.run(messages, outbox));
+        Ok(orders)
     }
 
     fn term(&self) -> Result<Arc<Term>, Status> {
         match &*self.shared.role.read() {
-            Role::Leader(term) => Ok(Arc::clone(term)),
+            Role::Leader(_, term) => Ok(Arc::clone(term)),
             Role::Follower => Err(Status::failed_precondition(format!(
                 "node id={} is not a leader. Only the leader can serve requests",
                 self.shared.id
@@ -186,37 +204,32 @@ impl Server {
     }
 }
 
-impl StreamingService<Host> for Server {
-    type Response = bytes::Bytes;
-    type ResponseStream = Orders;
-    type Future = std::future::Ready<Result<Response<Orders>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<Host>>) -> Self::Future {
-        std::future::ready(self.open(request))
-    }
-}
-
 impl NamedService for Server {
     const NAME: &'static str = "dapr.proto.placement.v1.Placement";
 }
 
-/// Written out instead of generated, because the orders are encoded already.
+/// Written out instead of generated, because the orders are framed already.
 impl tower::Service<http::Request<Body>> for Server {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let server = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != REPORT_DAPR_STATUS {
-                return Ok(Status::unimplemented("").into_http());
+        let response = match self.open(request) {
+            Ok(orders) => {
+                let mut response = http::Response::new(Body::new(orders));
+                response.headers_mut().insert(
+                    http::header::CONTENT_TYPE,
+                    http::HeaderValue::from_static("application/grpc"),
+                );
+                response
             }
-            Ok(Grpc::new(OrderCodec).streaming(server, request).await)
-        })
+            Err(status) => status.into_http(),
+        };
+        std::future::ready(Ok(response))
     }
 }

@@ -1,5 +1,6 @@
 //! One stream of a sidecar: the reader of its messages and the two ends of its orders.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -7,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use dapr_proto::dapr::proto::placement::v1::Host;
 use dapr_security::Identity;
-use futures::Stream;
+use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
@@ -52,7 +54,7 @@ pub(crate) struct Outbox {
 pub(crate) struct Full;
 
 impl Outbox {
-    /// Queues an order. One for a stream that has ended is dropped: its reader reports the end.
+    /// Queues the frame of an order. One for a stream that has ended is dropped: its reader reports the end.
     pub(crate) fn send(&self, order: Bytes) -> Result<(), Full> {
         match self.sender.try_send(order) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
@@ -75,10 +77,14 @@ pub(crate) struct Orders {
     _over: DropGuard,
 }
 
-impl Stream for Orders {
-    type Item = Result<Bytes, Status>;
+impl http_body::Body for Orders {
+    type Data = Bytes;
+    type Error = Infallible;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let Some(ended) = &mut self.ended else {
             return Poll::Ready(None);
         };
@@ -86,14 +92,24 @@ impl Stream for Orders {
             self.ended = None;
             let status =
                 status.unwrap_or_else(|_| Status::unknown("stream was abandoned by the server"));
-            return Poll::Ready(Some(Err(status)));
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
         }
         match ready!(self.receiver.poll_recv(cx)) {
-            Some(order) => Poll::Ready(Some(Ok(order))),
+            Some(order) => Poll::Ready(Some(Ok(Frame::data(order)))),
             // The other end is being dropped; what it said last arrives with the status.
             None => Poll::Pending,
         }
     }
+}
+
+/// A status as the end of a response.
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // Only a text that is no header value fails, and tonic encodes texts.
+        trailers.insert("grpc-status", HeaderValue::from(i32::from(status.code())));
+    }
+    trailers
 }
 
 /// Reads the messages of one stream and hands them to their namespace.
@@ -186,6 +202,7 @@ fn refused(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
         Refusal::VersionWithoutOperation | Refusal::Missing(_) => Status::invalid_argument(text),
+        Refusal::Share { .. } => Status::resource_exhausted(text),
         Refusal::AppId { .. } | Refusal::Namespace { .. } | Refusal::InternalType(_) => {
             Status::permission_denied(text)
         }
@@ -194,40 +211,48 @@ fn refused(refusal: &Refusal) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
+    use http_body_util::BodyExt;
 
     use super::*;
+
+    /// The code and the text the orders end with.
+    async fn status(orders: &mut Orders) -> (String, String) {
+        let frame = orders
+            .frame()
+            .await
+            .expect("a status")
+            .expect("never fails");
+        let trailers = frame.into_trailers().expect("trailers");
+        let text = |name| {
+            trailers
+                .get(name)
+                .map_or("", |value: &HeaderValue| value.to_str().expect("ASCII"))
+        };
+        (
+            text("grpc-status").to_owned(),
+            text("grpc-message").to_owned(),
+        )
+    }
 
     #[tokio::test]
     async fn orders_arrive_and_the_status_ends_them() {
         let (outbox, mut orders, over) = channel();
         outbox.send(Bytes::from_static(b"one")).expect("room");
-        assert_eq!(orders.next().await.expect("open").expect("an order"), "one");
+        let frame = orders.frame().await.expect("open").expect("never fails");
+        assert_eq!(frame.into_data().expect("an order"), "one");
         assert!(!over.is_cancelled());
         outbox.end(Status::unknown("EOF"));
         assert!(over.is_cancelled());
-        assert_eq!(
-            orders
-                .next()
-                .await
-                .expect("a status")
-                .expect_err("a status")
-                .message(),
-            "EOF"
-        );
-        assert!(orders.next().await.is_none());
+        let expected = ("2".to_owned(), "EOF".to_owned());
+        assert_eq!(status(&mut orders).await, expected);
+        assert!(orders.frame().await.is_none());
     }
 
     #[tokio::test]
     async fn an_abandoned_outbox_is_a_status_too() {
         let (outbox, mut orders, _) = channel();
         drop(outbox);
-        let status = orders
-            .next()
-            .await
-            .expect("a status")
-            .expect_err("a status");
-        assert_eq!(status.code(), tonic::Code::Unknown);
+        assert_eq!(status(&mut orders).await.0, "2");
     }
 
     #[tokio::test]

@@ -1,16 +1,17 @@
 //! The hosts of one namespace and the orders built from them.
 //!
 //! Every order is encoded once, here, and then shared by all streams that get it. A host is encoded once per
-//! report, though the table has it under each of its actor types.
+//! report, though the table has it under each of its actor types and the log of the replicas has it too.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
 use prost::Message;
 
 use crate::dissemination::StreamId;
+use crate::ledger::{Encoded, Step};
 
 /// What an order asks of a sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +39,12 @@ pub(crate) struct Order {
     pub(crate) version: u64,
     /// The encoded `PlacementOrder`.
     pub(crate) bytes: Bytes,
+    /// The same as gRPC frames it. It goes to all streams as it is: nobody copies a table.
+    pub(crate) frame: Bytes,
 }
+
+/// What gRPC puts before a message: that it is not compressed, and its length.
+const PREFIX: usize = 5;
 
 impl Order {
     /// An order without tables.
@@ -52,10 +58,18 @@ impl Order {
             operation: operation.as_str().to_owned(),
             version,
         };
+        let length = order.encoded_len();
+        let mut frame = BytesMut::with_capacity(PREFIX + length);
+        frame.put_u8(0);
+        // What does not fit into the length does not fit into memory either: hosts are bounded.
+        frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        order.encode_raw(&mut frame);
+        let frame = frame.freeze();
         Self {
             operation,
             version,
-            bytes: order.encode_to_vec().into(),
+            bytes: frame.slice(PREFIX..),
+            frame,
         }
     }
 }
@@ -91,7 +105,7 @@ struct EncodedTable {
 }
 
 /// A host as its stream reported it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Reported {
     host: Host,
     encoded: Bytes,
@@ -104,53 +118,134 @@ impl Reported {
     }
 }
 
-/// The reported hosts of one namespace, one per stream that has actor types.
+/// The reported hosts of one namespace, one per stream that has actor types, and those a former leader has left
+/// whose sidecars are on their way here: the orphans.
 #[derive(Debug, Default)]
 pub(crate) struct Hosts {
-    by_stream: BTreeMap<StreamId, Reported>,
+    /// By the id of the stream that reported them first.
+    by_id: BTreeMap<StreamId, Reported>,
+    /// Streams that took over an orphan, with its id.
+    adopted: BTreeMap<StreamId, StreamId>,
+    orphans: BTreeSet<StreamId>,
+    /// Orphans by host name, for a report must not look at all of them.
+    orphans_by_name: BTreeMap<String, Vec<StreamId>>,
+    /// What is not in a step of the log yet.
+    put: BTreeSet<StreamId>,
+    removed: BTreeSet<StreamId>,
+    /// Types with other hosts than at the end of the last round, and the streams whose reports made it so.
+    touched: BTreeSet<String>,
+    movers: BTreeSet<StreamId>,
 }
 
 impl Hosts {
+    /// The hosts a former leader has left. What does not decode was never written by a replica and is left out.
+    pub(crate) fn inherit(left: &BTreeMap<u64, Encoded>) -> Self {
+        let mut hosts = Self::default();
+        for (id, Encoded(encoded)) in left {
+            let id = StreamId(*id);
+            match Host::decode(encoded.clone()) {
+                Ok(host) => {
+                    hosts.orphans.insert(id);
+                    let namesakes = hosts.orphans_by_name.entry(host.name.clone());
+                    namesakes.or_default().push(id);
+                    let encoded = encoded.clone();
+                    hosts.by_id.insert(id, Reported { host, encoded });
+                }
+                Err(error) => tracing::error!(%error, id = id.0, "Host in the log cannot be read"),
+            }
+        }
+        hosts
+    }
+
     /// Takes a report and says whether the table is another one now.
     ///
     /// A host without actor types is not kept. The name alone does not make a difference: a changed one is
     /// taken over together with the next change of types or app id.
     pub(crate) fn report(&mut self, stream: StreamId, mut host: Host) -> bool {
-        if host.entities.is_empty() {
-            return self.remove(stream);
-        }
         host.entities.sort();
         host.operation = HostOperation::Report.into();
         host.version = None;
-        match self.by_stream.entry(stream) {
-            Entry::Vacant(entry) => {
-                entry.insert(Reported::new(host));
-                true
+        let id = self.id(stream);
+        let known = self.by_id.get(&id).map(|known| &known.host);
+        let changed = match known {
+            Some(known) => known.entities != host.entities || known.id != host.id,
+            None => {
+                !self.adopt(stream, &host)
+                    && (self.drop_namesakes(&host) || !host.entities.is_empty())
             }
-            Entry::Occupied(mut entry) => {
-                let known = &entry.get().host;
-                let changed = known.entities != host.entities || known.id != host.id;
-                if changed {
-                    entry.insert(Reported::new(host));
-                }
-                changed
+        };
+        if changed {
+            self.movers.insert(stream);
+            self.take_out(id);
+            if !host.entities.is_empty() {
+                self.touched.extend(host.entities.iter().cloned());
+                self.removed.remove(&id);
+                self.put.insert(id);
+                self.by_id.insert(id, Reported::new(host));
             }
         }
+        changed
     }
 
     /// Forgets the host of a stream and says whether there was one.
     pub(crate) fn remove(&mut self, stream: StreamId) -> bool {
-        self.by_stream.remove(&stream).is_some()
+        let id = self.id(stream);
+        self.adopted.remove(&stream);
+        self.movers.remove(&stream);
+        self.take_out(id)
     }
 
     pub(crate) fn contains(&self, stream: StreamId) -> bool {
-        self.by_stream.contains_key(&stream)
+        self.by_id.contains_key(&self.id(stream))
+    }
+
+    pub(crate) fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty()
+    }
+
+    /// Nobody comes back for the orphans any more. They stay hosts until they are removed.
+    pub(crate) fn give_up_orphans(&mut self) -> BTreeSet<StreamId> {
+        self.orphans_by_name.clear();
+        std::mem::take(&mut self.orphans)
+    }
+
+    /// Whether the actors of this stream can have moved since the last round.
+    pub(crate) fn concerns(&self, stream: StreamId) -> bool {
+        self.movers.contains(&stream)
+            || self.by_id.get(&self.id(stream)).is_some_and(|reported| {
+                let mut entities = reported.host.entities.iter();
+                entities.any(|entity| self.touched.contains(entity))
+            })
+    }
+
+    /// A round has ended: what was touched counts no longer.
+    pub(crate) fn settle(&mut self) {
+        self.touched.clear();
+        self.movers.clear();
+    }
+
+    /// What has changed since the last step.
+    pub(crate) fn step(&mut self, version: u64, replication_factor: i64) -> Step {
+        let put = std::mem::take(&mut self.put).into_iter();
+        let put = put.filter_map(|id| {
+            let reported = self.by_id.get(&id)?;
+            Some((id.0, Encoded(reported.encoded.clone())))
+        });
+        Step {
+            version,
+            replication_factor,
+            put: put.collect(),
+            removed: std::mem::take(&mut self.removed)
+                .into_iter()
+                .map(|id| id.0)
+                .collect(),
+        }
     }
 
     /// All hosts, sorted by name; streams that report the same name each have their element.
     pub(crate) fn sorted(&self) -> Vec<Host> {
         let mut hosts: Vec<Host> = self
-            .by_stream
+            .by_id
             .values()
             .map(|reported| reported.host.clone())
             .collect();
@@ -161,7 +256,7 @@ impl Hosts {
     /// The update order with the table of all hosts. Of streams with one name, the youngest is in the table.
     pub(crate) fn update(&self, version: u64, replication_factor: i64) -> Order {
         let mut entries: BTreeMap<String, EncodedTable> = BTreeMap::new();
-        for Reported { host, encoded } in self.by_stream.values() {
+        for Reported { host, encoded } in self.by_id.values() {
             for entity in &host.entities {
                 // Looked up first: most types are hosted often and a key is only owned once.
                 let table = match entries.get_mut(entity) {
@@ -177,6 +272,65 @@ impl Hosts {
             replication_factor,
         };
         Order::encode(Operation::Update, version, Some(tables))
+    }
+
+    /// The id a stream's host has, or would have.
+    fn id(&self, stream: StreamId) -> StreamId {
+        self.adopted.get(&stream).copied().unwrap_or(stream)
+    }
+
+    /// Gives a new stream the orphan that is exactly what it reports, if there is one.
+    fn adopt(&mut self, stream: StreamId, host: &Host) -> bool {
+        let namesakes = self.orphans_by_name.get(&host.name).into_iter().flatten();
+        let same = namesakes
+            .copied()
+            .find(|id| self.by_id.get(id).is_some_and(|known| known.host == *host));
+        if let Some(id) = same {
+            self.no_orphan(id);
+            self.adopted.insert(stream, id);
+        }
+        same.is_some()
+    }
+
+    /// Removes orphans a new stream is the successor of, with something else to report.
+    fn drop_namesakes(&mut self, host: &Host) -> bool {
+        let namesakes = self.orphans_by_name.get(&host.name).into_iter().flatten();
+        let succeeded: Vec<StreamId> = namesakes
+            .copied()
+            .filter(|id| {
+                self.by_id
+                    .get(id)
+                    .is_some_and(|known| known.host.id == host.id)
+            })
+            .collect();
+        for id in &succeeded {
+            self.take_out(*id);
+        }
+        !succeeded.is_empty()
+    }
+
+    fn no_orphan(&mut self, id: StreamId) {
+        if self.orphans.remove(&id)
+            && let Some(reported) = self.by_id.get(&id)
+            && let Entry::Occupied(mut place) =
+                self.orphans_by_name.entry(reported.host.name.clone())
+        {
+            place.get_mut().retain(|other| *other != id);
+            if place.get().is_empty() {
+                place.remove();
+            }
+        }
+    }
+
+    fn take_out(&mut self, id: StreamId) -> bool {
+        self.no_orphan(id);
+        let Some(reported) = self.by_id.remove(&id) else {
+            return false;
+        };
+        self.touched.extend(reported.host.entities);
+        self.put.remove(&id);
+        self.removed.insert(id);
+        true
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -10,16 +11,50 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use crate::ledger::Tables as Agreed;
 use crate::metrics::Metrics;
-use crate::namespace::{Message, Owner, Settings};
+use crate::namespace::{Message, Origin, Owner, Settings};
+use crate::proposals::Proposals;
 use crate::state::{Shown, Tables};
 
 /// Messages of all streams of a namespace that wait for its owner; beyond, readers wait and their sidecars with them.
 const UNHANDLED_MESSAGES: usize = 1024;
 
+/// What a replica is given to lead with.
+#[derive(Clone, Debug)]
+pub(crate) struct Lead {
+    /// Where changes go to be agreed on.
+    pub(crate) proposals: Proposals,
+    /// What was agreed on; until the first change of the new term, that is what the one before has left.
+    pub(crate) tables: Arc<Mutex<Agreed>>,
+}
+
+#[cfg(test)]
+impl Lead {
+    /// Leads nobody: what is proposed is agreed on at once.
+    pub(crate) fn alone() -> Self {
+        let lead = Self {
+            proposals: Proposals::default(),
+            tables: Arc::default(),
+        };
+        let Self { proposals, tables } = lead.clone();
+        tokio::spawn(async move {
+            loop {
+                let batch = proposals.next().await;
+                tables.lock().apply(batch.entry.clone());
+                batch.agreed();
+            }
+        });
+        lead
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Term {
     settings: Settings,
+    proposals: Proposals,
+    /// Ids of streams and lives. They grow, beyond one leader too.
+    next_id: AtomicU64,
     metrics: Metrics,
     /// Owners and readers of the term.
     pub(crate) tasks: TaskTracker,
@@ -36,15 +71,43 @@ struct Namespace {
 }
 
 impl Term {
-    pub(crate) fn new(settings: Settings, metrics: Metrics, tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Self {
+    /// Starts a term, with an owner for every namespace the one before has left.
+    pub(crate) fn start(
+        settings: Settings,
+        metrics: Metrics,
+        tasks: TaskTracker,
+        lead: &Lead,
+    ) -> Arc<Self> {
+        // Hosts share their bytes, so this is small.
+        let left = lead.tables.lock().clone();
+        let term = Arc::new(Self {
             settings,
+            proposals: lead.proposals.clone(),
+            next_id: AtomicU64::new(left.last_id + 1),
             metrics,
             tasks,
             over: CancellationToken::new(),
             status: OnceLock::new(),
             namespaces: Mutex::default(),
-        })
+        });
+        for (name, left) in &left.namespaces {
+            let shown = Shown::default();
+            let settings = term.settings.clone();
+            let owner = Owner::resume(term.origin(name), settings, shown.clone(), left);
+            term.launch(&mut term.namespaces.lock(), owner, name, shown);
+        }
+        term
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn origin(&self, name: &str) -> Origin {
+        Origin {
+            name: name.to_owned(),
+            proposals: self.proposals.clone(),
+        }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -76,9 +139,21 @@ impl Term {
         {
             return messages;
         }
-        let (messages, inbox) = mpsc::channel(UNHANDLED_MESSAGES);
         let shown = Shown::default();
-        let owner = Owner::new(name.to_owned(), self.settings.clone(), shown.clone());
+        let settings = self.settings.clone();
+        let owner = Owner::new(self.origin(name), settings, shown.clone(), self.next_id());
+        self.launch(&mut namespaces, owner, name, shown)
+    }
+
+    fn launch(
+        self: &Arc<Self>,
+        namespaces: &mut HashMap<String, Namespace>,
+        owner: Owner,
+        name: &str,
+        shown: Shown,
+    ) -> mpsc::Sender<Message> {
+        let (messages, inbox) = mpsc::channel(UNHANDLED_MESSAGES);
+        let life = owner.life();
         namespaces.insert(
             name.to_owned(),
             Namespace {
@@ -88,20 +163,26 @@ impl Term {
         );
         let term = Arc::clone(self);
         let name = name.to_owned();
+        let own = Some(messages.clone());
         self.tasks.spawn(async move {
-            owner.run(Arc::clone(&term), inbox).await;
-            term.forget(&name);
+            owner.run(Arc::clone(&term), inbox, own).await;
+            term.forget(&name, life);
         });
         messages
     }
 
-    /// Drops the entry of a namespace without streams, unless a new owner has taken it.
-    fn forget(&self, name: &str) {
+    /// Drops a namespace without streams; the entry may be that of a new owner already.
+    fn forget(&self, name: &str, life: u64) {
+        // What is left when the term ends is for the next leader.
+        if self.over.is_cancelled() {
+            return;
+        }
         if let Entry::Occupied(entry) = self.namespaces.lock().entry(name.to_owned())
             && entry.get().messages.strong_count() == 0
         {
             entry.remove();
         }
+        self.proposals.end(name, life);
     }
 
     /// What `/placement/state` shows.

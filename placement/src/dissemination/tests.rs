@@ -57,6 +57,8 @@ fn render(action: &Action) -> String {
             )
         }
         Action::Close { stream, version } => format!("close{}@{version}", stream.0),
+        // Scripts that are about it ask for it.
+        Action::Arm(Timer::Patience) | Action::Propose(_) => String::new(),
         Action::Arm(timer) => format!("arm-{timer:?}").to_lowercase(),
         Action::Disarm(timer) => format!("disarm-{timer:?}").to_lowercase(),
     }
@@ -74,6 +76,9 @@ fn parse(text: &str) -> Event {
     match words[0] {
         "round" => Event::Fired(Timer::Round),
         "window" => Event::Fired(Timer::Window),
+        "patience" => Event::Fired(Timer::Patience),
+        "lease" => Event::Fired(Timer::Lease),
+        "agreed" => Event::Committed(stream(words[1])),
         word if word.starts_with('-') => Event::Disconnected(StreamId(stream(word))),
         word => {
             let id = stream(word);
@@ -98,10 +103,31 @@ fn parse(text: &str) -> Event {
     }
 }
 
+/// Everything is agreed on as soon as it is proposed.
 fn check_with(coalescing: Coalescing, script: &[(&str, &str)]) {
-    let mut rounds = Rounds::new(100, coalescing);
+    check_rounds(Rounds::new(100, coalescing), Replicas::Quick, script);
+}
+
+/// How soon the replicas agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replicas {
+    /// At once.
+    Quick,
+    /// When the script says `agreed 3`.
+    Scripted,
+}
+
+fn check_rounds(mut rounds: Rounds, replicas: Replicas, script: &[(&str, &str)]) {
     for (step, (event, expected)) in script.iter().enumerate() {
-        let actions: Vec<String> = rounds.handle(parse(event)).iter().map(render).collect();
+        let mut actions = rounds.handle(parse(event));
+        if replicas == Replicas::Quick {
+            actions.extend(rounds.handle(Event::Committed(rounds.version())));
+        }
+        let actions: Vec<String> = actions
+            .iter()
+            .map(render)
+            .filter(|text| !text.is_empty())
+            .collect();
         assert_eq!(actions.join(" "), *expected, "step {step}: {event}");
     }
 }
@@ -136,6 +162,7 @@ fn tables_carry_the_hosts_as_reported() {
         ..host(1, HostOperation::Report, None, &["u", "t", "u"])
     };
     rounds.handle(Event::Connected(StreamId(1), report.clone()));
+    rounds.handle(Event::Committed(1));
     let actions = rounds.handle(parse("1 lock 1"));
     let [Action::Send { order, .. }] = &actions[..] else {
         panic!("one order is due: {actions:?}");
@@ -219,6 +246,7 @@ fn equal_names_collapse_in_the_table_only() {
         };
         rounds.handle(Event::Connected(StreamId(stream), report));
     }
+    rounds.handle(Event::Committed(1));
     rounds.handle(parse("1 lock 1"));
     rounds.handle(parse("1 update 1"));
     rounds.handle(parse("1 unlock 1"));
@@ -497,6 +525,244 @@ fn coalescing() {
     );
 }
 
+#[test]
+fn a_flood_of_reports_does_not_keep_the_others_locked() {
+    let mut rounds = Rounds::new(100, Coalescing::Off);
+    let mut locks = 0;
+    let feed = |rounds: &mut Rounds, event: &str| {
+        let mut actions = rounds.handle(parse(event));
+        actions.extend(rounds.handle(Event::Committed(rounds.version())));
+        actions
+            .iter()
+            .map(render)
+            .filter(|text| text.starts_with("lock"))
+            .count()
+    };
+    for event in [
+        "+1 t",
+        "1 lock 1",
+        "1 update 1",
+        "1 unlock 1",
+        "+2 u",
+        "1 lock 2",
+    ] {
+        feed(&mut rounds, event);
+    }
+    for number in 0..1001 {
+        locks += feed(&mut rounds, if number % 2 == 0 { "2 v" } else { "2 w" });
+    }
+    assert_eq!(locks, 16, "a round is abandoned now and then, not always");
+    let version = rounds.version();
+    for phase in ["lock", "update", "unlock"] {
+        for stream in [1, 2] {
+            feed(&mut rounds, &format!("{stream} {phase} {version}"));
+        }
+    }
+    // What it said last is not lost.
+    assert_eq!(rounds.version(), version + 1);
+    assert_eq!(rounds.hosts().sorted()[1].entities, ["v"]);
+}
+
+#[test]
+fn no_table_leaves_before_the_replicas_agree() {
+    let rounds = Rounds::new(100, Coalescing::Off);
+    check_rounds(
+        rounds,
+        Replicas::Scripted,
+        &[
+            ("+1 t", "arm-round lock1>1"),
+            ("1 lock 1", ""),
+            // Pure clients wait as well.
+            ("+2", ""),
+            // Nobody is late when it is the replicas that are.
+            ("round", "arm-round"),
+            ("agreed 1", "update1[t=1]>1"),
+            ("1 update 1", "unlock1>1"),
+            (
+                "1 unlock 1",
+                "disarm-round lock1>2 update1[t=1]>2 unlock1>2",
+            ),
+            ("1 u", "arm-round lock2>1,2"),
+            ("2", ""),
+            // Of a round that was given up.
+            ("agreed 1", ""),
+            ("1 t u", "arm-round lock3>1,2"),
+            ("agreed 2", ""),
+            ("1 lock 3", ""),
+            ("2 lock 3", ""),
+            // A version of the future is none.
+            ("agreed 9", "update3[t=1 u=1]>1,2"),
+        ],
+    );
+    let rounds = Rounds::new(100, Coalescing::Off);
+    check_rounds(
+        rounds,
+        Replicas::Scripted,
+        &[
+            ("+1", "lock0>1 update0[]>1 unlock0>1"),
+            ("+2 t", "arm-round lock1>1,2"),
+            ("1", ""),
+            ("2 lock 1", ""),
+            ("agreed 1", "lock1>1 update1[t=2]>1 unlock1>1"),
+        ],
+    );
+}
+
+#[test]
+fn bystanders_are_waited_for_with_patience_only() {
+    let begun = [
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        ("+2 u", "arm-round lock2>1,2"),
+        ("2 lock 2", ""),
+        // Nobody holds back calls yet, so there is time.
+        ("patience", ""),
+        ("1 lock 2", "update2[t=1 u=2]>1,2"),
+        ("2 update 2", ""),
+        // The first has nothing to do with u, and says nothing more.
+        ("patience", "unlock2>1,2"),
+        ("2 unlock 2", ""),
+        ("patience", "disarm-round"),
+    ];
+    let with = |rest: &[(&'static str, &'static str)]| check(&[&begun, rest].concat());
+    // Its late answers count for nothing, but it is alive.
+    with(&[
+        ("1 update 2", ""),
+        ("1 unlock 2", ""),
+        // Of a third with t it is no bystander.
+        ("+3 t", "arm-round lock3>1,2,3"),
+        ("3 lock 3", ""),
+        ("2 lock 3", ""),
+        ("patience", ""),
+        ("1 lock 3", "update3[t=1,3 u=2]>1,2,3"),
+        ("3 update 3", ""),
+        ("patience", ""),
+        ("1 update 3", "unlock3>1,2,3"),
+    ]);
+    // One that stays silent is closed as late by the next round, and its types go.
+    with(&[
+        ("+3 v", "arm-round lock3>1,2,3"),
+        ("3 lock 3", ""),
+        ("2 lock 3", ""),
+        ("patience", ""),
+        ("round", "close1@3 arm-round lock4>2,3"),
+    ]);
+    // Answers without a version, late, would be taken for reports: such a stream is waited for.
+    check(&[
+        ("+1 ? t", "arm-round lock1>1"),
+        ("1 ?", "update1[t=1]>1"),
+        ("1 ?", "unlock1>1"),
+        ("1 ?", "disarm-round"),
+        ("+2 u", "arm-round lock2>1,2"),
+        ("2 lock 2", ""),
+        ("patience", ""),
+        ("1 ?", "update2[t=1 u=2]>1,2"),
+    ]);
+    // Whoever gives its types up moves its actors too.
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        ("1", "arm-round lock2>1"),
+        ("patience", ""),
+        ("1 lock 2", "update2[]>1"),
+    ]);
+}
+
+/// A namespace with hosts 1 to 3 of types t, t and u at version 7, without its former leader.
+fn left() -> Namespace {
+    let mut hosts = Hosts::default();
+    for (stream, entity) in [(1, "t"), (2, "t"), (3, "u")] {
+        // Streams of the next leader have ids of their own.
+        hosts.report(
+            StreamId(stream + 10),
+            host(stream, HostOperation::Report, None, &[entity]),
+        );
+    }
+    Namespace {
+        life: 1,
+        version: 7,
+        replication_factor: 100,
+        hosts: hosts.step(7, 100).put,
+    }
+}
+
+fn check_resumed(script: &[(&str, &str)]) {
+    let (rounds, actions) = Rounds::resume(100, Coalescing::Off, &left());
+    assert_eq!(actions, [Action::Arm(Timer::Lease)]);
+    check_rounds(rounds, Replicas::Quick, script);
+}
+
+#[test]
+fn who_comes_back_with_what_the_table_says_disturbs_nobody() {
+    check_resumed(&[
+        ("+1 t", "lock7>1 update7[t=1,2 u=3]>1 unlock7>1"),
+        ("1 lock 7", ""),
+        ("1 update 7", ""),
+        ("1 unlock 7", ""),
+        ("+3 u", "lock7>3 update7[t=1,2 u=3]>3 unlock7>3"),
+        (
+            "+2 t",
+            "lock7>2 update7[t=1,2 u=3]>2 unlock7>2 disarm-lease",
+        ),
+        ("1 t", ""),
+        ("+4 t", "arm-round lock8>1,2,3,4"),
+    ]);
+}
+
+#[test]
+fn who_does_not_come_back_is_removed_in_one_round() {
+    check_resumed(&[
+        ("+1 t", "lock7>1 update7[t=1,2 u=3]>1 unlock7>1"),
+        ("lease", "arm-round lock8>1"),
+        ("1 lock 8", "update8[t=1]>1"),
+        // Too late: this is a new host.
+        ("+3 u", ""),
+        ("1 update 8", "unlock8>1"),
+        ("1 unlock 8", "disarm-round arm-round lock9>1,3"),
+    ]);
+    // Nobody came back at all.
+    check_resumed(&[("lease", ""), ("+5 t", "arm-round lock9>5")]);
+}
+
+#[test]
+fn only_real_differences_make_a_round() {
+    check_resumed(&[
+        ("+1 t", "lock7>1 update7[t=1,2 u=3]>1 unlock7>1"),
+        // It takes its place, and does not stand beside what it was.
+        ("+2 t u", "arm-round lock8>1,2"),
+        ("1 lock 8", ""),
+        ("2 lock 8", "update8[t=1,2 u=2,3]>1,2"),
+        ("1 update 8", ""),
+        ("2 update 8", "unlock8>1,2"),
+        // Parked, and nothing new when its turn comes.
+        ("+3 u", ""),
+        ("1 unlock 8", ""),
+        (
+            "2 unlock 8",
+            "disarm-round lock8>3 update8[t=1,2 u=2,3]>3 unlock8>3 disarm-lease",
+        ),
+        ("-3", "arm-round lock9>1,2"),
+    ]);
+    // Hosting nothing any more is a difference too.
+    check_resumed(&[
+        ("+3", "arm-round lock8>3"),
+        ("3 lock 8", "update8[t=1,2]>3"),
+    ]);
+}
+
+#[test]
+fn another_replication_factor_is_another_table() {
+    let (_, actions) = Rounds::resume(7, Coalescing::Off, &left());
+    let [Action::Arm(Timer::Lease), Action::Propose(step)] = &actions[..] else {
+        panic!("a version is proposed: {actions:?}");
+    };
+    assert_eq!((step.version, step.replication_factor), (8, 7));
+}
+
 /// A step of a random history; the first number picks one of the connected streams.
 #[derive(Clone, Debug)]
 enum Step {
@@ -508,6 +774,9 @@ enum Step {
     Hear(usize),
     Disconnect(usize),
     Fire(bool),
+    /// The replicas agree on what was proposed last.
+    Agree,
+    LosePatience,
 }
 
 fn types() -> impl Strategy<Value = Vec<&'static str>> {
@@ -522,6 +791,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => any::<usize>().prop_map(Step::Hear),
         1 => any::<usize>().prop_map(Step::Disconnect),
         1 => any::<bool>().prop_map(Step::Fire),
+        6 => Just(Step::Agree),
+        2 => Just(Step::LosePatience),
     ];
     prop::collection::vec(step, 0..120)
 }
@@ -547,11 +818,15 @@ struct World {
     tables: BTreeMap<u64, String>,
     round_armed: bool,
     window_armed: bool,
+    proposed: u64,
+    replicas: Replicas,
 }
 
 impl World {
-    fn new(coalescing: Coalescing) -> Self {
+    fn new(coalescing: Coalescing, replicas: Replicas) -> Self {
         Self {
+            replicas,
+            proposed: 0,
             rounds: Rounds::new(1, coalescing),
             sidecars: BTreeMap::new(),
             next: 1,
@@ -616,15 +891,37 @@ impl World {
                 self.feed(Event::Fired(Timer::Window));
             }
             Step::Fire(_) => {}
+            Step::Agree => {
+                self.agree();
+            }
+            Step::LosePatience => self.feed(Event::Fired(Timer::Patience)),
         }
         self.check();
     }
 
+    /// Says whether there was something to agree on.
+    fn agree(&mut self) -> bool {
+        let waits = !self.rounds.is_agreed();
+        self.take(Event::Committed(self.proposed));
+        waits
+    }
+
     fn feed(&mut self, event: Event) {
+        self.take(event);
+        if self.replicas == Replicas::Quick {
+            self.agree();
+        }
+    }
+
+    fn take(&mut self, event: Event) {
         for action in self.rounds.handle(event) {
             match action {
                 Action::Send { to, order } => {
                     if order.operation == Operation::Update {
+                        assert!(
+                            self.rounds.is_agreed(),
+                            "no table leaves before it is agreed on"
+                        );
                         let table = table(&order);
                         let known = self
                             .tables
@@ -655,6 +952,12 @@ impl World {
                 Action::Disarm(Timer::Round) => self.round_armed = false,
                 Action::Arm(Timer::Window) => self.window_armed = true,
                 Action::Disarm(Timer::Window) => self.window_armed = false,
+                Action::Arm(Timer::Patience | Timer::Lease)
+                | Action::Disarm(Timer::Patience | Timer::Lease) => {}
+                Action::Propose(step) => {
+                    assert_eq!(step.version, self.proposed + 1);
+                    self.proposed = step.version;
+                }
             }
         }
     }
@@ -708,7 +1011,7 @@ impl World {
     }
 
     fn check(&self) {
-        let mut hosting = BTreeSet::new();
+        let mut hosting: BTreeMap<String, (StreamId, String)> = BTreeMap::new();
         for (stream, sidecar) in &self.sidecars {
             let Some(version) = sidecar.unlocked else {
                 continue;
@@ -720,18 +1023,19 @@ impl World {
                 "{stream:?} serves with its table"
             );
             let own = stream.0.to_string();
-            let listed = table.split(' ').filter_map(|types| types.split_once('='));
-            if listed
-                .into_iter()
-                .any(|(_, hosts)| hosts.split(',').any(|host| host == own))
-            {
-                hosting.insert(version);
+            for (entity, hosts) in table.split(' ').filter_map(|types| types.split_once('=')) {
+                if hosts.split(',').all(|host| host != own) {
+                    continue;
+                }
+                let (other, known) = hosting
+                    .entry(entity.to_owned())
+                    .or_insert_with(|| (*stream, hosts.to_owned()));
+                assert_eq!(
+                    known, hosts,
+                    "{stream:?} and {other:?} serve {entity} with different tables"
+                );
             }
         }
-        assert!(
-            hosting.len() <= 1,
-            "hosts serve with different tables at once: {hosting:?}"
-        );
         let idle = self.rounds.phase == Phase::Idle;
         assert_eq!(
             self.round_armed, !idle,
@@ -752,11 +1056,12 @@ impl World {
     fn settle(&mut self) {
         for turn in 0.. {
             assert!(turn < 10_000, "a round always ends");
+            let mut busy = self.agree();
             let streams: Vec<StreamId> = self.sidecars.keys().copied().collect();
-            let mut busy = false;
             for stream in streams {
                 busy |= self.obey(stream);
                 busy |= self.hear(stream);
+                busy |= self.agree();
                 self.check();
             }
             if !busy && self.window_armed {
@@ -804,7 +1109,7 @@ proptest! {
     #[test]
     fn random_histories_keep_the_promises(steps in steps(), coalesce in any::<bool>()) {
         let coalescing = if coalesce { Coalescing::On } else { Coalescing::Off };
-        let mut world = World::new(coalescing);
+        let mut world = World::new(coalescing, Replicas::Scripted);
         for step in steps {
             world.step(step);
         }
@@ -816,7 +1121,7 @@ proptest! {
     fn no_message_confuses_the_count(
         messages in prop::collection::vec((0u64..5, 0i32..7, prop::option::of(0u64..6), types(), 0u8..12), 0..200),
     ) {
-        let mut world = World::new(Coalescing::Off);
+        let mut world = World::new(Coalescing::Off, Replicas::Quick);
         for (stream, operation, version, entities, kind) in messages {
             let message = Host { operation, version, ..host(stream, HostOperation::Report, None, &entities) };
             let id = StreamId(stream);

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use openraft::impls::BasicNode;
-
 /// One replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
@@ -43,13 +41,15 @@ impl Peer {
 pub(crate) enum Error {
     #[error("--id {id:?} is not in --initial-cluster {cluster:?}: add {id}=host:port to the list")]
     UnknownId { id: String, cluster: String },
+    #[error("ids {0:?} and {1:?} in --initial-cluster cannot be told apart: rename one of them")]
+    SameNumber(String, String),
 }
 
 /// All replicas, and which of them this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cluster {
     own: String,
-    /// By id. The place in this order is the number of the replica, so it must not depend on how the list is written.
+    /// By id, so that nothing depends on how the list is written.
     peers: BTreeMap<String, Peer>,
 }
 
@@ -67,6 +67,12 @@ impl Cluster {
                 cluster: cluster.to_owned(),
             });
         }
+        let mut numbers = BTreeMap::new();
+        for id in peers.keys() {
+            if let Some(other) = numbers.insert(number(id), id) {
+                return Err(Error::SameNumber(other.clone(), id.clone()));
+            }
+        }
         Ok(Self {
             own: id.to_owned(),
             peers,
@@ -83,21 +89,14 @@ impl Cluster {
 
     /// The number of this replica.
     pub(crate) fn own_id(&self) -> u64 {
-        self.peers
-            .keys()
-            .zip(1..)
-            .find(|(id, _)| **id == self.own)
-            .map_or(0, |(_, number)| number)
+        number(&self.own)
     }
 
-    /// All replicas by their numbers.
-    pub(crate) fn nodes(&self) -> BTreeMap<u64, BasicNode> {
-        (1..)
-            .zip(
-                self.peers
-                    .values()
-                    .map(|peer| BasicNode::new(peer.address())),
-            )
+    /// The addresses of all replicas by their numbers.
+    pub(crate) fn addresses(&self) -> BTreeMap<u64, String> {
+        self.peers
+            .iter()
+            .map(|(id, peer)| (number(id), peer.address()))
             .collect()
     }
 
@@ -112,38 +111,48 @@ impl Cluster {
     }
 }
 
+/// The number of a replica, which it keeps whatever the list looks like: FNV-1a of its id.
+fn number(id: &str) -> u64 {
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn check(id: &str, cluster: &str, expected: Option<(u64, &str)>) {
+    fn check(id: &str, cluster: &str, expected: Option<&str>) {
         let found = Cluster::parse(id, cluster)
             .ok()
-            .map(|cluster| (cluster.own_id(), cluster.fingerprint()));
-        assert_eq!(
-            found,
-            expected.map(|(number, text)| (number, text.to_owned())),
-            "{id} {cluster}"
-        );
+            .map(|cluster| cluster.fingerprint());
+        assert_eq!(found.as_deref(), expected, "{id} {cluster}");
+    }
+
+    #[test]
+    fn a_number_depends_on_the_id_alone() {
+        let alone = Cluster::parse("p0", "p0=a:1").expect("in the list");
+        let among = Cluster::parse("p0", "o=x:1,p0=b:2,p1=c:3").expect("in the list");
+        assert_eq!(alone.own_id(), among.own_id());
+        assert_eq!(among.addresses()[&among.own_id()], "b:2");
+        // FNV-1a of nothing and of "a", from its specification.
+        assert_eq!(number(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(number("a"), 0xaf63_dc4c_8601_ec8c);
     }
 
     #[test]
     fn lists() {
-        check("p0", "p0=127.0.0.1:8201", Some((1, "p0=127.0.0.1:8201")));
-        check(
-            "p1",
-            "p1=b.svc:2,p0=a.svc:1",
-            Some((2, "p0=a.svc:1,p1=b.svc:2")),
-        );
+        check("p0", "p0=127.0.0.1:8201", Some("p0=127.0.0.1:8201"));
+        check("p1", "p1=b.svc:2,p0=a.svc:1", Some("p0=a.svc:1,p1=b.svc:2"));
         check(
             "p0",
             " p0=a:1 ,junk,=b:2,p3=,p4=c,p5=:6,p6=d:x,p7=e:70000",
-            Some((1, "p0=a:1")),
+            Some("p0=a:1"),
         );
-        check("p0", "p0=[::1]:8201", Some((1, "p0=[::1]:8201")));
-        check("p0", "p0=a:1,p0=b:2", Some((1, "p0=b:2")));
+        check("p0", "p0=[::1]:8201", Some("p0=[::1]:8201"));
+        check("p0", "p0=a:1,p0=b:2", Some("p0=b:2"));
         check("p9", "p0=a:1", None);
         check("", "p0=a:1", None);
         check("p0", "", None);
@@ -162,7 +171,7 @@ mod tests {
         fn any_list_parses_or_fails(id in "[a-c=]{0,3}", cluster in "[a-c0-9=:,\\[\\] ]{0,60}") {
             if let Ok(cluster) = Cluster::parse(&id, &cluster) {
                 prop_assert_eq!(&cluster.own().id, &id);
-                prop_assert!(cluster.nodes().contains_key(&cluster.own_id()));
+                prop_assert!(cluster.addresses().contains_key(&cluster.own_id()));
                 prop_assert_eq!(Cluster::parse(&id, &cluster.fingerprint()), Ok(cluster));
             }
         }

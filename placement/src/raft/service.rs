@@ -2,63 +2,111 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use openraft::alias::LogIdOf;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::entry::RaftEntry;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::service::Routes;
 use tonic::{Response, Status};
 
-use super::wire::{Answer, CALL, Call, Request, SERVICE};
-use super::{Cluster, Member, Seat};
-use crate::codec::JsonCodec;
+use super::machine::Snapshot;
+use super::wire::{Answer, CALL, Call, Greeting, MESSAGE_LIMIT, Request, SERVICE};
+use super::{Member, Seat, Types};
+use crate::codec::PostcardCodec;
 
-pub(super) fn routes(seat: Seat, cluster: &Cluster) -> axum::Router {
-    Routes::new(Service {
-        seat,
-        cluster: cluster.fingerprint().into(),
-    })
-    .into_axum_router()
+pub(super) fn routes(seat: Seat, own: u64) -> axum::Router {
+    Routes::new(Service { seat, own }).into_axum_router()
 }
 
 #[derive(Clone)]
 struct Service {
     seat: Seat,
-    cluster: Arc<str>,
+    own: u64,
 }
 
 impl Service {
-    async fn answer(self, Request { cluster, call }: Request) -> Result<Response<Answer>, Status> {
-        if *cluster != *self.cluster {
-            let text = format!(
-                "--initial-cluster is {cluster} there and {} here: start all replicas with one list",
-                self.cluster
-            );
-            return Err(Status::failed_precondition(text));
+    async fn answer(self, Request { to, call }: Request) -> Result<Response<Answer>, Status> {
+        if to != self.own {
+            return Err(Status::failed_precondition(
+                "address belongs to another replica than --initial-cluster says there",
+            ));
         }
-        let member = self.seat.read().clone();
-        let Some(Member {
-            raft,
-            log,
-            contradicted,
-        }) = member
-        else {
+        let member = self.seat.member.read().clone();
+        let Some(member) = member else {
             return Err(Status::unavailable("replica was started a moment ago"));
         };
         let answer = match call {
-            Call::Append(request) if log.contradicts(&request) => {
-                contradicted.cancel();
-                return Err(Status::unavailable("replica starts over"));
+            Call::Append(request) => {
+                let sent = request.entries.iter().map(RaftEntry::log_id);
+                member.check(request.vote, sent.chain(request.prev_log_id))?;
+                let committed = request.leader_commit;
+                let response = member.raft.append_entries(request).await.map_err(down)?;
+                member.heard(committed);
+                Answer::Append(response)
             }
-            Call::Append(request) => raft.append_entries(request).await.map(Answer::Append),
-            Call::Vote(request) => raft.vote(request).await.map(Answer::Vote),
-            Call::PreVote(request) => raft.pre_vote(request).await.map(Answer::Vote),
+            Call::Snapshot { vote, meta, tables } => {
+                member.check(vote, meta.last_log_id)?;
+                let committed = meta.last_log_id;
+                let snapshot = Snapshot {
+                    meta,
+                    snapshot: tables.0,
+                };
+                let installed = member.raft.install_full_snapshot(vote, snapshot).await;
+                let response = installed.map_err(down)?;
+                member.heard(committed);
+                Answer::Snapshot(response)
+            }
+            Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) if !member.is_whole() => {
+                return Err(Status::unavailable("replica has not caught up yet"));
+            }
+            Call::Vote(request) => Answer::Vote(member.raft.vote(request).await.map_err(down)?),
+            Call::PreVote(request) => {
+                Answer::Vote(member.raft.pre_vote(request).await.map_err(down)?)
+            }
+            Call::Transfer(request) => {
+                let handled = member.raft.handle_transfer_leader(request).await;
+                Answer::Transfer(handled.map_err(down)?)
+            }
+            Call::Hello(hello) => {
+                self.seat.want(hello);
+                Answer::Hello(if member.is_whole() {
+                    let metrics = member.raft.metrics();
+                    let members = &metrics.borrow_watched().committed_membership_config;
+                    Greeting::Whole(members.voter_ids().collect())
+                } else {
+                    Greeting::Fresh
+                })
+            }
         };
-        answer
-            .map(Response::new)
-            .map_err(|error| Status::unavailable(error.to_string()))
+        Ok(Response::new(answer))
     }
+}
+
+impl Member {
+    /// Refuses what contradicts the own log, which then is over.
+    fn check(
+        &self,
+        vote: openraft::alias::VoteOf<Types>,
+        sent: impl IntoIterator<Item = LogIdOf<Types>>,
+    ) -> Result<(), Status> {
+        // A leader of before is told so by the library.
+        if vote < self.raft.metrics().borrow_watched().vote {
+            return Ok(());
+        }
+        let sent: Vec<LogIdOf<Types>> = sent.into_iter().collect();
+        if self.log.contradicts(&sent).map_err(down)? {
+            self.contradicted.cancel();
+            return Err(Status::unavailable("replica starts over"));
+        }
+        Ok(())
+    }
+}
+
+fn down(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
 }
 
 impl UnaryService<Request> for Service {
@@ -89,7 +137,9 @@ impl tower::Service<http::Request<Body>> for Service {
             if request.uri().path() != CALL {
                 return Ok(Status::unimplemented("").into_http());
             }
-            Ok(Grpc::new(JsonCodec::<Answer, Request>::default())
+            Ok(Grpc::new(PostcardCodec::<Answer, Request>::default())
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT)
                 .unary(service, request)
                 .await)
         })

@@ -12,7 +12,7 @@ const PLACEMENT: &str = "spiffe://control/ns/dapr-system/dapr-placement";
 
 #[test]
 fn the_promise_of_a_restarted_replica_is_over_before_it_speaks() {
-    let config = config().expect("settings are valid");
+    let config = replica::config(true).expect("settings are valid");
     assert!(SILENCE > LEASE);
     assert!(LEASE_MARGIN >= 2 * LEASE_CHECK);
     assert_eq!(Duration::from_millis(config.election_timeout_max), LEASE);
@@ -38,12 +38,8 @@ async fn leader(identities: [&str; 3], patience: Duration) -> Option<usize> {
             Cluster::parse(&format!("p{number}"), &entries.join(",")).expect("in the list");
         let expected: SpiffeId = id(PLACEMENT);
         let security = authority.security(&id(identity));
-        let network = Network::new(
-            cluster.fingerprint(),
-            security.clone(),
-            Expect::Id(expected.clone()),
-        );
-        let (leads, leading) = watch::channel(false);
+        let network = Network::new(security.clone(), Expect::Id(expected.clone()));
+        let (leads, leading) = watch::channel(None);
         led.push(leading);
         let options = Options {
             cluster,
@@ -51,13 +47,15 @@ async fn leader(identities: [&str; 3], patience: Duration) -> Option<usize> {
             acceptor: Acceptor::MutualExactly(security, expected),
             network,
             metrics: Metrics::register(&Registry::new()).expect("names are valid"),
+            disk: None,
+            started: 1,
             leads,
         };
         replicas.spawn(run(options, |_| (), token.clone()));
     }
     let any = led
         .iter_mut()
-        .map(|leading| Box::pin(leading.wait_for(|leads| *leads)));
+        .map(|leading| Box::pin(leading.wait_for(Option::is_some)));
     let first = timeout(patience, futures::future::select_all(any)).await;
     let leader = first.ok().map(|(outcome, number, _)| {
         drop(outcome.expect("still running"));

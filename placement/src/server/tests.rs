@@ -21,27 +21,35 @@ struct Running {
     authority: Authority,
     address: SocketAddr,
     _tasks: [AbortOnDropHandle<()>; 2],
-    _leads: watch::Sender<bool>,
+    _leads: watch::Sender<Option<Lead>>,
 }
 
 async fn start() -> Running {
+    start_for(Clients::Identified).await
+}
+
+async fn start_for(clients: Clients) -> Running {
     let authority = Authority::new();
     let settings = Settings {
         replication_factor: 100,
         timeout: Duration::from_secs(8),
         window: Duration::ZERO,
+        lease: Duration::from_secs(5),
         shown: false,
     };
     let metrics = Metrics::register(&prometheus::Registry::new()).expect("names are valid");
-    let server = Server::new("p0".to_owned(), Clients::Identified, settings, metrics);
+    let server = Server::new("p0".to_owned(), clients, settings, metrics);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
-    let acceptor = Acceptor::Mutual(authority.security(&id(PLACEMENT)));
+    let acceptor = match clients {
+        Clients::Identified => Acceptor::Mutual(authority.security(&id(PLACEMENT))),
+        Clients::Anybody => Acceptor::Plaintext,
+    };
     let routes = Routes::new(server.clone()).into_axum_router();
     let token = CancellationToken::new();
-    let (leads, leading) = watch::channel(false);
-    server.lead(true);
-    leads.send_replace(true);
+    let lead = Lead::alone();
+    let (leads, leading) = watch::channel(Some(lead.clone()));
+    server.lead(Some(lead));
     let follow = async move { server.follow(leading, CancellationToken::new()).await };
     let tasks = [
         AbortOnDropHandle::new(tokio::spawn(serve(
@@ -122,4 +130,105 @@ async fn strangers_do_not_get_past_the_handshake() {
     };
     let refused = report(&strangers, "spiffe://apps/ns/default/app", "default", "app").await;
     assert_eq!(refused, Err(Code::Unavailable));
+}
+
+/// The first status the server ends a stream with that says this, behind mTLS or not.
+async fn refusal(clients: Clients, first: Host, later: Option<Host>) -> Code {
+    let running = start_for(clients).await;
+    let endpoint =
+        Endpoint::from_shared(format!("http://{}", running.address)).expect("an address");
+    let security = running
+        .authority
+        .security(&id("spiffe://apps/ns/default/app"));
+    let mut client = match clients {
+        Clients::Identified => {
+            let connector = security.connector(Expect::Id(id(PLACEMENT)));
+            PlacementClient::new(endpoint.connect_with_connector_lazy(connector))
+        }
+        Clients::Anybody => PlacementClient::new(endpoint.connect_lazy()),
+    };
+    let messages = futures::StreamExt::chain(
+        futures::stream::iter([first].into_iter().chain(later)),
+        futures::stream::pending(),
+    );
+    let opened = client.report_dapr_status(messages).await;
+    let mut orders = match opened {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status.code(),
+    };
+    loop {
+        match orders.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Code::Ok,
+            Err(status) => return status.code(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_messages_end_the_stream_with_tls_and_without() {
+    let good = || Host {
+        id: "app".to_owned(),
+        namespace: "default".to_owned(),
+        operation: HostOperation::Report.into(),
+        ..Host::default()
+    };
+    let types = |entities: &[&str]| Host {
+        entities: entities.iter().map(|entity| (*entity).to_owned()).collect(),
+        ..good()
+    };
+    let many: Vec<String> = (0..100_000).map(|number| number.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let bad = [
+        (
+            Host {
+                operation: 0,
+                version: Some(3),
+                ..good()
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Host {
+                id: String::new(),
+                ..good()
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            Host {
+                namespace: String::new(),
+                ..good()
+            },
+            Code::InvalidArgument,
+        ),
+        (
+            types(&["dapr.internal.default.other.workflow"]),
+            Code::PermissionDenied,
+        ),
+        (
+            types(&["dapr.internal.other.app.workflow"]),
+            Code::PermissionDenied,
+        ),
+        (types(&many), Code::ResourceExhausted),
+        (
+            Host {
+                name: "x".repeat(5 << 20),
+                ..good()
+            },
+            Code::OutOfRange,
+        ),
+    ];
+    for clients in [Clients::Anybody, Clients::Identified] {
+        for (host, expected) in &bad {
+            assert_eq!(
+                refusal(clients, host.clone(), None).await,
+                *expected,
+                "{clients:?}"
+            );
+            // A stream that was good so far is no different.
+            let later = refusal(clients, good(), Some(host.clone())).await;
+            assert_eq!(later, *expected, "{clients:?}, later");
+        }
+    }
 }

@@ -8,13 +8,18 @@ use tonic::{Code, Status};
 use crate::process::{PATIENCE, Placement, eventually, free_ports, get};
 use crate::sidecar::{Sidecar, report, round};
 
-struct Cluster {
+pub(crate) struct Cluster {
     list: String,
+    flags: Vec<String>,
     replicas: Vec<Option<Placement>>,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
         let ports: [u16; 3] = free_ports();
         let entries: Vec<String> = (0..)
             .zip(ports)
@@ -23,21 +28,41 @@ impl Cluster {
         let list = entries.join(",");
         let mut cluster = Self {
             list,
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             replicas: vec![None, None, None],
         };
         (0..3).for_each(|id| cluster.launch(id));
         cluster
     }
 
-    fn launch(&mut self, id: usize) {
-        self.replicas[id] = Some(Placement::launch(
-            &format!("p{id}"),
-            &self.list,
-            &["--metadata-enabled"],
-        ));
+    pub(crate) fn launch(&mut self, id: usize) {
+        let flags = self.flags.iter().map(String::as_str);
+        let flags: Vec<&str> = flags.chain(["--metadata-enabled"]).collect();
+        let replica = Placement::launch(&format!("p{id}"), &self.list, &flags);
+        self.replicas[id] = Some(replica);
     }
 
-    async fn kill(&mut self, id: usize) {
+    pub(crate) fn replica(&self, id: usize) -> &Placement {
+        self.replicas[id].as_ref().expect("running")
+    }
+
+    /// Takes a replica out of the list of those that run.
+    pub(crate) fn take(&mut self, id: usize) -> Placement {
+        self.replicas[id].take().expect("running")
+    }
+
+    /// Waits until a replica that was restarted votes again.
+    pub(crate) async fn await_whole(&self, id: usize) {
+        let port = self.replica(id).metrics_port;
+        eventually("the replica votes again", async || {
+            get(port, "/")
+                .await
+                .is_ok_and(|(.., text)| text.contains("dapr_placement_raft_voter 1"))
+        })
+        .await;
+    }
+
+    pub(crate) async fn kill(&mut self, id: usize) {
         self.replicas[id].take().expect("running").kill().await;
     }
 
@@ -54,7 +79,7 @@ impl Cluster {
     }
 
     /// The replica that serves, and a stream to it.
-    async fn leader(&self) -> (usize, Sidecar) {
+    pub(crate) async fn leader(&self) -> (usize, Sidecar) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = self.try_lead().await {
@@ -115,7 +140,7 @@ async fn one_replica_leads_and_a_dead_one_is_replaced() {
     assert_eq!(leader, first);
     assert_eq!(round(&mut [&mut sidecar], 1).await, "t=a");
 
-    // The versions start over with the next leader.
+    // The next leader has the table.
     let killed = Instant::now();
     cluster.kill(leader).await;
     let (second, mut sidecar) = cluster.leader().await;

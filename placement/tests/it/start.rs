@@ -28,7 +28,7 @@ async fn exit_code(flags: &[&str]) -> (Option<i32>, String) {
     )
 }
 
-async fn check(flags: &[&str], code: i32, text: &str) {
+pub(crate) async fn check(flags: &[&str], code: i32, text: &str) {
     let (found, output) = exit_code(flags).await;
     assert_eq!(found, Some(code), "{flags:?}: {output}");
     assert!(output.contains(text), "{flags:?}: {output}");
@@ -45,6 +45,13 @@ async fn exit_codes() {
         &["--log-level=loud"],
         1,
         "invalid value for --log-level: loud",
+    )
+    .await;
+    // What is malformed is skipped, and then the own id is not there.
+    check(
+        &["--id=p0", "--initial-cluster=p0,p0=host,=:1"],
+        1,
+        "is not in --initial-cluster",
     )
     .await;
     check(
