@@ -55,6 +55,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         cluster,
         root_validity,
         rotate_before,
+        watch_namespace,
         jwt,
         oidc,
         mtls,
@@ -78,7 +79,8 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         trust_domain: trust_domain.clone(),
         namespace: namespace.clone(),
     };
-    let cluster = cluster.map(|client| cluster::Parts::new(client, control_plane, &id));
+    let cluster = cluster
+        .map(|client| cluster::Parts::new(client, control_plane, &id, watch_namespace.as_deref()));
     let place = Place {
         storage: match &cluster {
             Some(cluster) => Storage::Cluster(Box::new(cluster.storage(&directory))),

@@ -118,6 +118,9 @@ pub struct Args {
     /// How long before its end a root that Sentry made is replaced by itself; 0 means never.
     #[arg(long, default_value = "720h")]
     rotate_before: GoDuration,
+    /// In Kubernetes: the one namespace whose pods get certificates; empty is all.
+    #[arg(long, default_value = "", value_name = "NAMESPACE")]
+    watch_namespace: String,
     #[command(flatten)]
     log: LogArgs,
     #[command(flatten)]
@@ -150,6 +153,8 @@ pub(crate) struct Settings {
     pub(crate) cluster: Option<Client>,
     pub(crate) root_validity: Duration,
     pub(crate) rotate_before: Duration,
+    /// The one namespace whose pods get certificates.
+    pub(crate) watch_namespace: Option<String>,
     pub(crate) jwt: Jwt,
     pub(crate) oidc: Option<Oidc>,
     pub(crate) mtls: config::Mtls,
@@ -215,6 +220,7 @@ impl Args {
             kubeconfig,
             root_validity,
             rotate_before,
+            watch_namespace,
             log: _,
             metrics,
         } = self;
@@ -295,6 +301,7 @@ impl Args {
             cluster,
             root_validity,
             rotate_before: rotate_before.0,
+            watch_namespace: non_empty(watch_namespace),
             jwt,
             oidc,
             mtls,
@@ -395,6 +402,7 @@ mod tests {
         assert_eq!(settings.namespace, "default");
         assert_eq!(settings.grpc.port, 50001);
         assert_eq!(settings.healthz.port, 8080);
+        assert_eq!(settings.watch_namespace, None);
         let folder = Path::new("/var/run/secrets/dapr.io/credentials");
         for (item, name) in [
             (Item::Root, "ca.crt"),
@@ -416,6 +424,12 @@ mod tests {
             reason,
             "invalid argument \"abc\" for \"--port\" flag: strconv.ParseInt: parsing \"abc\": invalid syntax"
         );
+    }
+
+    #[tokio::test]
+    async fn one_namespace_is_watched_when_it_is_named() {
+        let settings = settings(&["--watch-namespace=shop"]).await.unwrap();
+        assert_eq!(settings.watch_namespace.as_deref(), Some("shop"));
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use dapr_kit::health::Target;
 use dapr_kubernetes::{Change, Config, Reader, State, Watcher, watch};
 use dapr_security::SpiffeId;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -37,11 +38,17 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(client: Client, control_plane: ControlPlane, sentry: &SpiffeId) -> Self {
+    /// `scope` is the one namespace whose pods are looked at; `None` is all.
+    pub(super) fn new(
+        client: Client,
+        control_plane: ControlPlane,
+        sentry: &SpiffeId,
+        scope: Option<&str>,
+    ) -> Self {
         let namespace = control_plane.namespace.clone();
-        let (pods_reader, pods) = watch(Api::all(client.clone()), Config::default());
+        let (pods_reader, pods) = watch(within(&client, scope), Config::default());
         let (configurations_reader, configurations) =
-            watch(Api::all(client.clone()), Config::default());
+            watch(within(&client, scope), Config::default());
         let only_bundle = Config {
             fields: Some(format!("metadata.name={BUNDLE}")),
             ..Config::default()
@@ -117,6 +124,16 @@ impl Parts {
             }
         })));
         tasks.spawn(report(validator, target));
+    }
+}
+
+fn within<K>(client: &Client, scope: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>,
+{
+    match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
     }
 }
 

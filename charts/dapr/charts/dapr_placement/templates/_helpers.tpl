@@ -1,0 +1,7 @@
+{{- define "dapr_placement.peers" -}}
+{{- $name := "dapr-placement-server" -}}
+{{- range $i := until 3 -}}
+{{- if $i }},{{ end -}}
+{{ $name }}-{{ $i }}={{ $name }}-{{ $i }}.{{ $name }}.{{ $.Release.Namespace }}.svc{{ $.Values.global.dnsSuffix }}:{{ $.Values.ports.raftRPCPort }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,320 @@
+{{/*
+What several objects have in common. Templates of one component take it as a dict:
+  root       the context of the sub-chart
+  component  its key in global.extraVolumes and the like, and the value of dapr.io/control-plane
+  app        the name of its workload
+*/}}
+
+{{/* An image: a name with a slash is taken as it stands. */}}
+{{- define "dapr.image" -}}
+{{- if contains "/" .name -}}
+{{ .name }}
+{{- else -}}
+{{ .global.registry }}/{{ .name }}:{{ .global.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels of every object. Values are quoted: a tag like 1.18 is no number. */}}
+{{- define "dapr.labels" -}}
+app.kubernetes.io/component: {{ .Values.component | quote }}
+{{- range $key, $value := .Values.global.k8sLabels }}
+{{ $key }}: {{ tpl (toString $value) $ | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of a workload and of what belongs to it. `app` alone is what selectors look for. */}}
+{{- define "dapr.workloadLabels" -}}
+app: {{ .app }}
+{{ include "dapr.labels" .root }}
+{{- end -}}
+
+{{- define "dapr.podLabels" -}}
+{{ include "dapr.workloadLabels" . }}
+{{- with .root.Values.global.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Annotations of pods: what sentry knows the control plane by, metrics, the user's. */}}
+{{- define "dapr.podAnnotations" -}}
+dapr.io/control-plane: {{ .component }}
+{{- with include "dapr.scrape" .root }}
+{{ . }}
+{{- end }}
+{{- with .annotations }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Annotations that Prometheus looks for. */}}
+{{- define "dapr.scrape" -}}
+{{- if .Values.global.prometheus.enabled -}}
+prometheus.io/scrape: "true"
+prometheus.io/port: {{ .Values.global.prometheus.port | toString | quote }}
+prometheus.io/path: /
+{{- end }}
+{{- end -}}
+
+{{- define "dapr.logLevel" -}}
+- --log-level
+- {{ .Values.logLevel | quote }}
+{{- end -}}
+
+{{- define "dapr.logAndMetrics" -}}
+{{- if .Values.global.logAsJson -}}
+- --log-as-json
+{{ end -}}
+{{- include "dapr.metrics" . -}}
+{{- end -}}
+
+{{- define "dapr.metrics" -}}
+{{- if .Values.global.prometheus.enabled -}}
+- --enable-metrics
+- --metrics-port
+- {{ .Values.global.prometheus.port | toString | quote }}
+{{- else -}}
+- --enable-metrics=false
+{{- end -}}
+{{- end -}}
+
+{{- define "dapr.metricsPort" -}}
+{{- if .Values.global.prometheus.enabled -}}
+- name: metrics
+  containerPort: {{ .Values.global.prometheus.port }}
+  protocol: TCP
+{{- end }}
+{{- end -}}
+
+{{- define "dapr.metricsServicePort" -}}
+{{- if .Values.global.prometheus.enabled -}}
+- name: metrics
+  port: {{ .Values.global.prometheus.port }}
+  targetPort: {{ .Values.global.prometheus.port }}
+  protocol: TCP
+{{- end }}
+{{- end -}}
+
+{{- define "dapr.probes" -}}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: {{ .port }}
+  initialDelaySeconds: {{ .root.Values.livenessProbe.initialDelaySeconds }}
+  periodSeconds: {{ .root.Values.livenessProbe.periodSeconds }}
+  failureThreshold: {{ .root.Values.livenessProbe.failureThreshold }}
+readinessProbe:
+  httpGet:
+    path: /healthz
+    port: {{ .port }}
+  initialDelaySeconds: {{ .root.Values.readinessProbe.initialDelaySeconds }}
+  periodSeconds: {{ .root.Values.readinessProbe.periodSeconds }}
+  failureThreshold: {{ .root.Values.readinessProbe.failureThreshold }}
+{{- end -}}
+
+{{/* What a container may do. `runAsUser` is for images whose user is a name, which no node can tell from root. */}}
+{{- define "dapr.containerSecurity" -}}
+securityContext:
+  {{- if .runAsNonRoot }}
+  runAsNonRoot: true
+  {{- else if .elseUser }}
+  runAsUser: {{ .elseUser }}
+  {{- else }}
+  runAsNonRoot: false
+  {{- end }}
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+  {{- with .root.Values.global.seccompProfile }}
+  seccompProfile:
+    type: {{ . }}
+  {{- end }}
+{{- end -}}
+
+
+{{/*
+What holds for a whole pod: what Pod Security `restricted` wants of it, where it may run, with which priority, and who may
+pull its images.
+*/}}
+{{- define "dapr.pod" -}}
+securityContext:
+  {{- with .fsGroup }}
+  fsGroup: {{ int64 . }}
+  {{- end }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .root }}
+{{- with .Values.global.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.global.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.global.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with .Values.global.imagePullSecrets }}
+imagePullSecrets:
+  {{- if kindIs "string" . }}
+  - name: {{ . | quote }}
+  {{- else }}
+  {{- range . }}
+  {{- if kindIs "string" . }}
+  - name: {{ . | quote }}
+  {{- else }}
+  - name: {{ .name | quote }}
+  {{- end }}
+  {{- end }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "dapr.nodeAffinity" -}}
+nodeAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+      - matchExpressions:
+          - key: kubernetes.io/os
+            operator: In
+            values: [{{ .Values.global.daprControlPlaneOs }}]
+          {{- with .Values.global.daprControlPlaneArch }}
+          - key: kubernetes.io/arch
+            operator: In
+            values: [{{ . }}]
+          {{- end }}
+{{- end -}}
+
+{{/* Replicas in different zones: `policy` says whether they have to be. */}}
+{{- define "dapr.antiAffinity" -}}
+{{- $preferred := "preferredDuringSchedulingIgnoredDuringExecution" -}}
+{{- $required := "requiredDuringSchedulingIgnoredDuringExecution" -}}
+podAntiAffinity:
+  {{- if eq .policy $preferred }}
+  {{ $preferred }}:
+    - weight: 100
+      podAffinityTerm:
+        labelSelector:
+          matchExpressions:
+            - key: app
+              operator: In
+              values: [{{ .app }}]
+        topologyKey: {{ .root.Values.global.ha.topologyKey }}
+  {{- else if eq .policy $required }}
+  {{ $required }}:
+    - labelSelector:
+        matchExpressions:
+          - key: app
+            operator: In
+            values: [{{ .app }}]
+      topologyKey: {{ .root.Values.global.ha.topologyKey }}
+  {{- else }}
+  {{- fail (printf "global.ha.podAntiAffinityPolicy: %q is neither %s nor %s" .policy $preferred $required) }}
+  {{- end }}
+{{- end -}}
+
+{{/* The namespace of the control plane as its pods see it, then the user's variables. */}}
+{{- define "dapr.namespaceVariable" -}}
+- name: NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end -}}
+
+{{- define "dapr.extraVariables" -}}
+{{- range $name, $value := .Values.extraEnvVars }}
+- name: {{ $name }}
+  value: {{ toString $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/*
+The trust bundle and the token that sentry takes. The key is named so that the kubelet waits for it: a pod started with
+the empty bundle of a new install would see the root only after the kubelet's next sync, up to a minute and a half later.
+*/}}
+{{- define "dapr.identityVolumes" -}}
+- name: dapr-trust-bundle
+  configMap:
+    name: dapr-trust-bundle
+    items:
+      - key: ca.crt
+        path: ca.crt
+{{- if .Values.global.mtls.mountSentryVolume }}
+- name: dapr-identity-token
+  projected:
+    sources:
+      - serviceAccountToken:
+          path: token
+          expirationSeconds: 600
+          audience: {{ printf "spiffe://%s/ns/%s/dapr-sentry" .Values.global.mtls.controlPlaneTrustDomain .Release.Namespace | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "dapr.identityMounts" -}}
+- name: dapr-trust-bundle
+  mountPath: /var/run/secrets/dapr.io/tls
+  readOnly: true
+{{- if .Values.global.mtls.mountSentryVolume }}
+- name: dapr-identity-token
+  mountPath: /var/run/secrets/dapr.io/sentrytoken
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "dapr.sentryAddress" -}}
+{{ .Values.global.mtls.sentryAddress | default (printf "dapr-sentry.%s.svc.cluster.local:443" .Release.Namespace) }}
+{{- end -}}
+
+{{/* Where a service of actors or reminders is found; `field` names the value it comes from. */}}
+{{- define "dapr.serviceAddress" -}}
+{{- if eq .name "placement" -}}
+dapr-placement-server:50005
+{{- else if eq .name "scheduler" -}}
+dapr-scheduler-server:50006
+{{- else -}}
+{{- fail (printf "%s: %q is no service that is known here; placement and scheduler are" .field .name) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "dapr.hasPlacement" -}}
+{{- if and .Values.global.actors.enabled (eq .Values.global.actors.serviceName "placement") }}true{{ end -}}
+{{- end -}}
+
+{{/* How many pods may be away at a time. The selector is that of the workload: it holds through an upgrade. */}}
+{{- define "dapr.budget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    app: {{ .app }}
+    {{- include "dapr.labels" .root | nindent 4 }}
+spec:
+  {{- with .root.Values.global.ha.disruption }}
+  {{- if and (ne (toString .minimumAvailable) "") (ne (toString .maximumUnavailable) "") }}
+  {{- fail "global.ha.disruption: a budget has minimumAvailable or maximumUnavailable, set the other one to \"\"" }}
+  {{- end }}
+  {{- if ne (toString .minimumAvailable) "" }}
+  minAvailable: {{ .minimumAvailable }}
+  {{- end }}
+  {{- if ne (toString .maximumUnavailable) "" }}
+  maxUnavailable: {{ .maximumUnavailable }}
+  {{- end }}
+  {{- end }}
+  selector:
+    matchLabels:
+      app: {{ .app }}
+{{- end -}}
+
+
+{{/* The one namespace the operator looks at, if it is one. Without rights in others there is no choice. */}}
+{{- define "dapr.watchNamespace" -}}
+{{- if .Values.watchNamespace -}}
+{{ .Values.watchNamespace }}
+{{- else if .Values.global.rbac.namespaced -}}
+{{ .Release.Namespace }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,237 @@
+//! The cluster, and the control plane in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dapr_charts::{CHART, Helm, RELEASE};
+use dapr_e2e_apiserver::condition::await_condition;
+use dapr_e2e_apiserver::preparation::skipped;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// What has to happen in a cluster, happens within this.
+pub const SOON: Duration = Duration::from_secs(120);
+
+/// How long an install may take before helm gives up.
+const INSTALL: &str = "300s";
+
+/// The namespace of the control plane.
+const SYSTEM: &str = "dapr-system";
+
+/// Where images are from, unless the environment says otherwise: the defaults of the chart.
+const REGISTRY: &str = "localhost/dapr";
+const TAG: &str = "edge";
+
+/// One story at a time: they share the control plane.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A cluster, for one story.
+#[derive(Debug)]
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    helm: Helm,
+    registry: String,
+    tag: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// The cluster that `run` made, when it is this story's turn. `None` says that there is none, which was reported
+    /// as a skip of `story`.
+    pub async fn take(story: &str) -> Result<Option<Self>> {
+        let Some(kubeconfig) = variable("E2E_KUBECONFIG") else {
+            skipped(story, "no cluster: e2e/cluster/run makes one")?;
+            return Ok(None);
+        };
+        let helm = Helm::find(story)?.context("a cluster without helm")?;
+        let kubeconfig = PathBuf::from(kubeconfig);
+        Ok(Some(Self {
+            helm: helm.on(&kubeconfig),
+            kubeconfig,
+            registry: variable("E2E_REGISTRY").unwrap_or_else(|| REGISTRY.to_owned()),
+            tag: variable("E2E_TAG").unwrap_or_else(|| TAG.to_owned()),
+            _turn: TURN.lock().await,
+        }))
+    }
+
+    /// The namespace of the control plane.
+    pub const fn system(&self) -> &'static str {
+        SYSTEM
+    }
+
+    /// The kubeconfig of an administrator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Whether the images are called as the chart calls them without values.
+    pub fn has_default_images(&self) -> bool {
+        self.registry == REGISTRY && self.tag == TAG
+    }
+
+    /// The image of the application of the stories.
+    pub fn app_image(&self) -> String {
+        format!("{}/e2e-app:{}", self.registry, self.tag)
+    }
+
+    /// Installs the chart, or makes what is installed as `set` says, waits as `helm --wait` does, and tells how long it
+    /// took.
+    pub fn install(&self, set: &[&str]) -> Result<Duration> {
+        let images = [
+            format!("global.registry={}", self.registry),
+            format!("global.tag={}", self.tag),
+        ];
+        let fixed = [
+            "upgrade",
+            "--install",
+            RELEASE,
+            CHART,
+            "--namespace",
+            SYSTEM,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            INSTALL,
+        ];
+        let values = images.iter().map(String::as_str).chain(set.iter().copied());
+        let values = values.flat_map(|it| ["--set", it]);
+        let began = Instant::now();
+        self.run_helm(fixed.into_iter().chain(values))?;
+        Ok(began.elapsed())
+    }
+
+    /// Uninstalls the chart and waits until its objects are gone. Custom resource definitions stay.
+    pub fn uninstall(&self) -> Result<()> {
+        self.run_helm([
+            "uninstall",
+            RELEASE,
+            "--namespace",
+            SYSTEM,
+            "--wait",
+            "--ignore-not-found",
+            "--timeout",
+            INSTALL,
+        ])
+    }
+
+    fn run_helm<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        match self.helm.run(arguments)? {
+            Ok(_) => Ok(()),
+            Err(failed) => anyhow::bail!("helm: {}", failed.message),
+        }
+    }
+
+    /// Runs kubectl, with text on its stdin, and tells what it prints.
+    pub async fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("running kubectl")?;
+        let mut stdin = child.stdin.take().context("kubectl has no stdin")?;
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        let output = child.wait_with_output().await?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "kubectl {}: {error}",
+            arguments.join(" ")
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// What `kubectl get` finds.
+    pub async fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let arguments = [&["get", "--output", "json"], arguments].concat();
+        Ok(serde_json::from_str(&self.kubectl(&arguments, "").await?)?)
+    }
+
+    /// Waits until what `kubectl get` finds is as wanted; `look` says what it makes of it, or what is missing.
+    pub async fn eventually<T>(
+        &self,
+        what: &str,
+        arguments: &[&str],
+        look: impl Fn(&Value) -> Result<T>,
+    ) -> Result<T> {
+        await_condition(what, SOON, || async { look(&self.get(arguments).await?) }).await
+    }
+
+    /// Pods of the control plane: how many are ready, by their label `app`.
+    pub async fn ready(&self, app: &str) -> Result<usize> {
+        let selector = format!("app={app}");
+        let pods = self
+            .get(&["pods", "--namespace", SYSTEM, "--selector", &selector])
+            .await?;
+        let pods = pods["items"].as_array().context("no list of pods")?.clone();
+        Ok(pods.iter().filter(|pod| is_ready(pod)).count())
+    }
+
+    /// Scales a Deployment of the control plane, and waits until it is as large.
+    pub async fn scale(&self, deployment: &str, replicas: usize) -> Result<()> {
+        let replicas_flag = format!("--replicas={replicas}");
+        let arguments = [
+            "scale",
+            "--namespace",
+            SYSTEM,
+            "deployment",
+            deployment,
+            &replicas_flag,
+        ];
+        self.kubectl(&arguments, "").await?;
+        let selector = format!("app={deployment}");
+        let pods = ["pods", "--namespace", SYSTEM, "--selector", &selector];
+        let what = format!("{deployment} has {replicas} replicas");
+        self.eventually(&what, &pods, |pods| {
+            let pods = pods["items"].as_array().context("no list of pods")?;
+            let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+            ensure!(
+                ready == replicas && pods.len() == replicas,
+                "{ready} of {}",
+                pods.len()
+            );
+            Ok(())
+        })
+        .await
+    }
+
+    /// The log of a workload's pods, for the message of a failure.
+    pub async fn logs(&self, namespace: &str, workload: &str, container: &str) -> String {
+        let arguments = [
+            "logs",
+            "--namespace",
+            namespace,
+            workload,
+            "--container",
+            container,
+            "--tail=40",
+        ];
+        match self.kubectl(&arguments, "").await {
+            Ok(log) => log,
+            Err(error) => format!("{error:#}"),
+        }
+    }
+}
+
+/// Whether a pod has the condition `Ready`.
+pub(crate) fn is_ready(pod: &Value) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where stories hear of their cluster"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|it| !it.is_empty())
+}

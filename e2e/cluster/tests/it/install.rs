@@ -1,0 +1,163 @@
+//! Install, upgrade, uninstall.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use dapr_e2e_cluster::{Cluster, Namespace};
+
+/// Installs in a row.
+const TIMES: usize = 10;
+
+/// What an install may take on a machine that does something else, too.
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn an_install_takes_seconds_and_all_is_healthy() -> Result<()> {
+    let Some(cluster) = Cluster::take("installs in a row").await? else {
+        return Ok(());
+    };
+    let mut took = Vec::new();
+    for _ in 0..TIMES {
+        cluster.uninstall()?;
+        took.push(cluster.install(&[])?);
+    }
+    let seconds: Vec<String> = took
+        .iter()
+        .map(|it| format!("{:.1}", it.as_secs_f64()))
+        .collect();
+    println!("helm install --wait: {} s", seconds.join(", "));
+    for app in [
+        "dapr-operator",
+        "dapr-sentry",
+        "dapr-sidecar-injector",
+        "dapr-placement-server",
+    ] {
+        ensure!(
+            cluster.ready(app).await? == 1,
+            "{app} is not ready after helm --wait"
+        );
+    }
+    let restarts = restarts(&cluster).await?;
+    ensure!(restarts == 0, "{restarts} restarts on the way");
+    let slowest = took.iter().max().context("no install")?;
+    ensure!(*slowest < LIMIT, "an install took {slowest:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn high_availability_has_three_of_each() -> Result<()> {
+    let Some(cluster) = Cluster::take("high availability").await? else {
+        return Ok(());
+    };
+    cluster.uninstall()?;
+    let took = cluster.install(&["global.ha.enabled=true"])?;
+    println!(
+        "helm install --wait with three of each: {:.1} s",
+        took.as_secs_f64()
+    );
+    for app in [
+        "dapr-operator",
+        "dapr-sentry",
+        "dapr-sidecar-injector",
+        "dapr-placement-server",
+    ] {
+        ensure!(
+            cluster.ready(app).await? == 3,
+            "{app} has not three replicas"
+        );
+    }
+    let budgets = cluster
+        .get(&["poddisruptionbudgets", "--namespace", cluster.system()])
+        .await?;
+    ensure!(
+        budgets["items"].as_array().is_some_and(|it| it.len() == 4),
+        "{budgets}"
+    );
+    // And back.
+    cluster.install(&[])?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn uninstall_leaves_the_definitions_and_nothing_else() -> Result<()> {
+    let Some(cluster) = Cluster::take("uninstall").await? else {
+        return Ok(());
+    };
+    cluster.install(&[])?;
+    cluster.uninstall()?;
+    let kinds = "secrets,configmaps,services,serviceaccounts,deployments,statefulsets,roles,rolebindings,poddisruptionbudgets,leases,configurations.dapr.io";
+    let left = cluster
+        .get(&[kinds, "--namespace", cluster.system()])
+        .await?;
+    let left: Vec<String> = names(&left)?;
+    // What each namespace has, and the lock of the operator's leader, which nobody owns.
+    let allowed = [
+        "ConfigMap kube-root-ca.crt",
+        "ServiceAccount default",
+        "Lease operator.dapr.io",
+    ];
+    let more: Vec<&String> = left
+        .iter()
+        .filter(|it| !allowed.contains(&it.as_str()))
+        .collect();
+    ensure!(more.is_empty(), "left in the namespace: {more:?}");
+    let kinds = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings";
+    let left = names(&cluster.get(&[kinds]).await?)?;
+    let ours: Vec<&String> = left.iter().filter(|it| it.contains("dapr")).collect();
+    ensure!(ours.is_empty(), "left in the cluster: {ours:?}");
+    Ok(())
+}
+
+/// The control plane has rights in its own namespace only, and serves the pods there.
+#[tokio::test]
+async fn an_install_for_its_own_namespace_serves_that() -> Result<()> {
+    let Some(cluster) = Cluster::take("an install for one namespace").await? else {
+        return Ok(());
+    };
+    cluster.uninstall()?;
+    cluster.install(&["global.rbac.namespaced=true"])?;
+    let namespace = Namespace::existing(&cluster, cluster.system());
+    namespace.deploy("lonely", 1).await?;
+    let account = format!("system:serviceaccount:{}:dapr-operator", cluster.system());
+    let elsewhere = [
+        "auth",
+        "can-i",
+        "list",
+        "secrets",
+        "--namespace",
+        "default",
+        "--as",
+        &account,
+    ];
+    // It says no by its exit status.
+    ensure!(
+        cluster.kubectl(&elsewhere, "").await.is_err(),
+        "the operator reads secrets of other namespaces"
+    );
+    namespace.delete("deployment/lonely").await?;
+    cluster.uninstall()
+}
+
+fn names(list: &serde_json::Value) -> Result<Vec<String>> {
+    let items = list["items"].as_array().context("no list")?;
+    let names = items.iter().map(|it| {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        format!("{} {}", text(&it["kind"]), text(&it["metadata"]["name"]))
+    });
+    Ok(names.collect())
+}
+
+/// Restarts of the control plane's containers.
+async fn restarts(cluster: &Cluster) -> Result<u64> {
+    let pods = cluster
+        .get(&["pods", "--namespace", cluster.system()])
+        .await?;
+    let pods = pods["items"].as_array().context("no list")?;
+    let counts = pods
+        .iter()
+        .filter_map(|pod| pod.pointer("/status/containerStatuses")?.as_array());
+    Ok(counts
+        .flatten()
+        .filter_map(|it| it["restartCount"].as_u64())
+        .sum())
+}
