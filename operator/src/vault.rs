@@ -1,5 +1,5 @@
 //! Secrets, fetched when a resource needs them: many who ask at once share one call, and nothing is kept for longer
-//! than [`WINDOW`].
+//! than `WINDOW`.
 //!
 //! Who learns that a Secret changed says so with [`Vault::forget`]; a call that began before is then shared no more.
 
