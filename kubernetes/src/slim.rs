@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::{Deserialize, Deserializer};
 
-/// What of an object's metadata is kept besides name, namespace, UID, version and the time of its deletion.
+/// What of an object's metadata is kept besides name, namespace, UID, version and the times of its life.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keep {
     /// Names of annotations.
@@ -26,6 +26,7 @@ struct Meta {
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     annotations: Option<BTreeMap<String, String>>,
     labels: Option<BTreeMap<String, String>>,
@@ -44,6 +45,7 @@ pub fn metadata<'de, D: Deserializer<'de>>(from: D, keep: Keep) -> Result<Object
         namespace: meta.namespace,
         uid: meta.uid,
         resource_version: meta.resource_version,
+        creation_timestamp: meta.creation_timestamp,
         deletion_timestamp: meta.deletion_timestamp,
         annotations: only(meta.annotations, keep.annotations),
         labels: only(meta.labels, keep.labels),
@@ -61,7 +63,8 @@ fn only(
     (!pairs.is_empty()).then_some(pairs)
 }
 
-/// Makes a type with a field `metadata: ObjectMeta` a namespaced kube resource of one fixed kind.
+/// Makes a type with a field `metadata: ObjectMeta` a namespaced kube resource of one fixed kind. With `metadata only`
+/// at the end the API server is asked for nothing else of it.
 ///
 /// ```
 /// use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -82,6 +85,12 @@ fn only(
 #[macro_export]
 macro_rules! resource {
     ($type:ty, $kind:literal, $group:literal, $version:literal, $plural:literal) => {
+        $crate::resource!(@ $type, $kind, $group, $version, $plural, false);
+    };
+    ($type:ty, $kind:literal, $group:literal, $version:literal, $plural:literal, metadata only) => {
+        $crate::resource!(@ $type, $kind, $group, $version, $plural, true);
+    };
+    (@ $type:ty, $kind:literal, $group:literal, $version:literal, $plural:literal, $metadata_only:literal) => {
         impl ::kube::Resource for $type {
             type DynamicType = ();
             type Scope = ::kube::core::NamespaceResourceScope;
@@ -100,6 +109,10 @@ macro_rules! resource {
 
             fn plural((): &()) -> ::std::borrow::Cow<'_, str> {
                 $plural.into()
+            }
+
+            fn metadata_api() -> bool {
+                $metadata_only
             }
 
             fn meta(&self) -> &::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
@@ -125,6 +138,7 @@ mod tests {
     fn only_what_is_named_is_kept() {
         let object = json!({
             "name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7", "generation": 3,
+            "creationTimestamp": "2026-01-01T03:04:05Z",
             "deletionTimestamp": "2026-01-02T03:04:05Z",
             "labels": {"app": "a", "tier": "x"}, "annotations": {"one": "1", "two": "2"},
             "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "w"}],
@@ -140,7 +154,8 @@ mod tests {
             serde_json::to_value(&read).expect("writable"),
             json!({
                 "name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7",
-                "deletionTimestamp": "2026-01-02T03:04:05Z", "annotations": {"two": "2"},
+                "creationTimestamp": "2026-01-01T03:04:05Z", "deletionTimestamp": "2026-01-02T03:04:05Z",
+                "annotations": {"two": "2"},
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "w"}],
             })
         );

@@ -4,20 +4,19 @@
 //! Containers and status are absent on purpose, so that the API server can be asked for metadata alone. Whoever needs
 //! more of one pod reads that pod.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
 use dapr_crds::annotations::{
     APP_ID, CONFIG, ENABLED, LABEL_SIDECAR_INJECTED, LABEL_WATCHDOG_PATCHED, is_truthy,
 };
+use dapr_kubernetes::{resource, slim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
 
-/// The annotations that are kept.
-const ANNOTATIONS: [&str; 3] = [APP_ID, CONFIG, ENABLED];
-/// The labels that are kept.
-const LABELS: [&str; 2] = [LABEL_SIDECAR_INJECTED, LABEL_WATCHDOG_PATCHED];
+/// The metadata that is kept.
+const KEPT: slim::Keep = slim::Keep {
+    annotations: &[APP_ID, CONFIG, ENABLED],
+    labels: &[LABEL_SIDECAR_INJECTED, LABEL_WATCHDOG_PATCHED],
+    owners: true,
+};
 
 /// A pod. Two are equal when nothing that decides differs: `resourceVersion` alone is no difference, so that status
 /// writes of thousands of pods wake nobody.
@@ -117,77 +116,16 @@ impl PartialEq for Pod {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Meta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<OwnerReference>>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-}
-
 fn slim<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let meta = Meta::deserialize(from)?;
-    Ok(ObjectMeta {
-        name: meta.name,
-        namespace: meta.namespace,
-        uid: meta.uid,
-        resource_version: meta.resource_version,
-        labels: kept(meta.labels, &LABELS),
-        annotations: kept(meta.annotations, &ANNOTATIONS),
-        owner_references: meta.owner_references,
-        creation_timestamp: meta.creation_timestamp,
-        deletion_timestamp: meta.deletion_timestamp,
-        ..ObjectMeta::default()
-    })
+    slim::metadata(from, KEPT)
 }
 
-fn kept(map: Option<BTreeMap<String, String>>, names: &[&str]) -> Option<BTreeMap<String, String>> {
-    let mut map = map?;
-    map.retain(|name, _| names.contains(&name.as_str()));
-    (!map.is_empty()).then_some(map)
-}
-
-impl kube::Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn metadata_api() -> bool {
-        true
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
+resource!(Pod, "Pod", "", "v1", "pods", metadata only);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::{Value, json};
 
     use super::*;

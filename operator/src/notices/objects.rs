@@ -1,13 +1,11 @@
 //! What is kept of resources to see what is wrong with them: names and texts that no secret is in.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use dapr_crds::annotations::APP_ID;
 use dapr_crds::subscription::v2alpha1;
 use dapr_kubernetes::slim::{self, Keep};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::NamespaceResourceScope;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -137,38 +135,7 @@ macro_rules! bare {
             }
         }
 
-        impl kube::Resource for $name {
-            type DynamicType = ();
-            type Scope = NamespaceResourceScope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                $kind.into()
-            }
-
-            fn group((): &()) -> Cow<'_, str> {
-                "".into()
-            }
-
-            fn version((): &()) -> Cow<'_, str> {
-                "v1".into()
-            }
-
-            fn plural((): &()) -> Cow<'_, str> {
-                $plural.into()
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-
-            fn metadata_api() -> bool {
-                true
-            }
-        }
+        dapr_kubernetes::resource!($name, $kind, "", "v1", $plural, metadata only);
     };
 }
 
