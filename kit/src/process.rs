@@ -6,11 +6,20 @@ use std::future::Future;
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::log;
 use crate::shutdown::Shutdown;
+
+/// From the start to the first time that pages are given back: most programs are ready by then, and done with the code
+/// of the start.
+const SETTLED: Duration = Duration::from_secs(2);
+/// From one time to the next. A burst of work maps its code again; each time costs a busy process about a millisecond.
+const REST: Duration = Duration::from_secs(30);
 
 /// Runs a binary: builds the runtime, listens for signals, runs what `start` returns to its end.
 ///
@@ -50,8 +59,10 @@ where
     let result = runtime.block_on(async {
         let shutdown = Shutdown::install()
             .map_err(|error| format!("failed to listen for signals: {error}"))?;
+        let rest = tokio::spawn(give_pages_back());
         // This clone keeps the signal listener alive whatever `start` does with the other.
         let outcome = start(shutdown.clone()).await;
+        rest.abort();
         drop(shutdown);
         outcome.map_err(Into::into)
     });
@@ -70,6 +81,26 @@ fn builder(workers: usize) -> Builder {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(workers);
     builder
+}
+
+/// Keeps the code that only a start or a burst needs out of the memory of an idle process, see [`dapr_pages`].
+async fn give_pages_back() {
+    let mut times = interval_at(Instant::now() + SETTLED, REST);
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        times.tick().await;
+        // Away from the thread that may be the only one, which serves requests meanwhile.
+        let error = match spawn_blocking(dapr_pages::release).await {
+            Ok(Ok(bytes)) => {
+                tracing::debug!(bytes, "Gave back code that is not used any more");
+                continue;
+            }
+            Ok(Err(error)) => error,
+            Err(error) => error.into(),
+        };
+        tracing::debug!(%error, "Pages of code that is not used any more stay in memory");
+        return;
+    }
 }
 
 fn fail(text: &str) -> ExitCode {

@@ -1,5 +1,7 @@
 //! The `scheduler` binary as a process, in an empty environment.
 
+use std::net::SocketAddr;
+
 use dapr_kit::testing::{Daemon, half_a_request, request};
 
 const SCHEDULER: &str = env!("CARGO_BIN_EXE_scheduler");
@@ -25,6 +27,30 @@ fn serves_health_and_metrics_and_drains() {
             .contains(" scope=dapr.scheduler type=log ver=1.18.3"),
         "{ended:?}"
     );
+}
+
+/// Bytes, read from a page of metrics.
+fn resident(metrics: SocketAddr) -> f64 {
+    let (_, page) = request(metrics, "GET", "/");
+    let value = page
+        .lines()
+        .find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+    value
+        .and_then(|value| value.parse().ok())
+        .expect("a number of bytes")
+}
+
+#[test]
+fn code_that_only_the_start_needed_is_given_back() {
+    let arguments = ["--healthz-port=0", "--metrics-port=0", "--log-level=debug"];
+    let mut scheduler = Daemon::start(SCHEDULER, &arguments, &[]);
+    let metrics = scheduler.address("metrics");
+    let first = resident(metrics);
+    scheduler.line("Gave back code that is not used any more");
+    let rest = resident(metrics);
+    // What is left is the heap, and the code that answers; without optimization that is several times as large.
+    assert!(rest < first * 0.85, "{first} bytes became {rest}");
+    assert_eq!(request(metrics, "GET", "/").0, 200);
 }
 
 #[test]
