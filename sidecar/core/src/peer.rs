@@ -45,6 +45,24 @@ pub struct ReminderCall {
     pub skip_lock: bool,
 }
 
+/// How a call of an application behind another sidecar failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// What the caller is told.
+    pub status: rpc::Status,
+    /// Whether the other sidecar has certainly not begun with the request: nothing was sent, or it said so.
+    pub is_untouched: bool,
+}
+
+impl From<rpc::Status> for Failure {
+    fn from(status: rpc::Status) -> Self {
+        Self {
+            status,
+            is_untouched: false,
+        }
+    }
+}
+
 /// Calls to other sidecars; connections are pooled below. Each call makes one attempt.
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
@@ -60,7 +78,7 @@ pub trait Peers: Send + Sync + 'static {
         &self,
         target: &Target,
         request: invoke::Request,
-    ) -> Result<invoke::Response, rpc::Status>;
+    ) -> Result<invoke::Response, Failure>;
 
     /// Calls a method of an actor hosted by `target`.
     async fn call_actor(

@@ -1,21 +1,18 @@
 //! The calls one sidecar makes on another.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dapr_proto::dapr::proto::internals::v1::service_invocation_client::ServiceInvocationClient;
 use dapr_sidecar_api::wire;
-use dapr_sidecar_core::peer::{Peers, ReminderCall, Target};
+use dapr_sidecar_core::peer::{Failure, Peers, ReminderCall, Target};
 use dapr_sidecar_core::rpc::{Code, Status};
 use dapr_sidecar_core::{actors, invoke};
 use http::HeaderMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
-use super::pool::{Connection, Pool};
+use super::pool::{Connection, Pool, REACH, is_untouched};
 
-/// Time to reach one of several addresses: a pod that is gone does not answer at all, and others wait to be called.
-const REACH: Duration = Duration::from_secs(3);
 /// Headers of trace context, which also travel as gRPC metadata.
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
@@ -64,8 +61,12 @@ impl Peers for PeerClient {
         &self,
         target: &Target,
         request: invoke::Request,
-    ) -> Result<invoke::Response, Status> {
-        let mut client = self.client(target).await?;
+    ) -> Result<invoke::Response, Failure> {
+        let client = self.client(target).await;
+        let mut client = client.map_err(|status| Failure {
+            status,
+            is_untouched: true,
+        })?;
         let metadata = trace_metadata(&request.headers);
         let (leading, body) = wire::internal_request(request);
         let (stream, body_error) = wire::request_stream(leading, body);
@@ -81,13 +82,13 @@ impl Peers for PeerClient {
                 .into_inner();
             let first = messages.message().await.map_err(failed)?;
             let first = first.ok_or_else(|| Status::new(Code::Unknown, "EOF"))?;
-            wire::response_from_stream(first, messages)
+            Ok(wire::response_from_stream(first, messages)?)
         };
         tokio::select! {
             // A finished answer counts, also when the rest of the request's body fails afterwards.
             biased;
             answer = answer => answer,
-            Ok(error) = body_error => Err(Status::new(Code::Internal, error.to_string())),
+            Ok(error) = body_error => Err(Status::new(Code::Internal, error.to_string()).into()),
         }
     }
 
@@ -119,16 +120,20 @@ impl Peers for PeerClient {
 }
 
 impl PeerClient {
-    fn streaming_failed(&self, target: &Target, status: &tonic::Status) -> Status {
-        let failed = self.failed(target, status);
-        if failed.code == Code::Unimplemented {
+    fn streaming_failed(&self, target: &Target, status: &tonic::Status) -> Failure {
+        let is_untouched = is_untouched(status);
+        let mut status = self.failed(target, status);
+        if status.code == Code::Unimplemented {
             let text = format!(
                 "target app '{}' is running a version of Dapr that does not support streaming-based service invocation",
                 target.app_id
             );
-            return Status::new(Code::Unknown, text);
+            status = Status::new(Code::Unknown, text);
         }
-        failed
+        Failure {
+            status,
+            is_untouched,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One HTTP/2 connection per sidecar called, dialled when first needed and dropped when it fails.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,12 +13,15 @@ use dapr_sidecar_core::rpc::{Code, Status};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
+use tokio::time::timeout;
 use tower::{Service, ServiceExt as _};
 
 use super::executor::Flushing;
 
 /// A dial that takes longer has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time to reach an app that may have moved: a pod that is gone does not answer at all, and others wait to be called.
+pub(super) const REACH: Duration = Duration::from_secs(3);
 /// Between pings on a connection, with or without streams.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A ping unanswered for longer ends the connection.
@@ -60,7 +63,7 @@ impl Pool {
     }
 
     /// The connection to `target`, dialled if there is none.
-    pub async fn connection(&self, target: &Target) -> Result<Connection, Status> {
+    pub async fn connection(self: &Arc<Self>, target: &Target) -> Result<Connection, Status> {
         let slot = self.slot(target);
         if let Some(connection) = slot.usable() {
             return Ok(connection);
@@ -86,7 +89,11 @@ impl Pool {
         Arc::clone(self.slots.write().entry(target.clone()).or_default())
     }
 
-    async fn dial(&self, target: &Target, slot: &Arc<Slot>) -> Result<Connection, Status> {
+    async fn dial(
+        self: &Arc<Self>,
+        target: &Target,
+        slot: &Arc<Slot>,
+    ) -> Result<Connection, Status> {
         let uri: http::Uri = format!("http://{}", target.address)
             .parse()
             .map_err(|error| {
@@ -119,14 +126,17 @@ impl Pool {
                 .await
                 .map_err(|error| unavailable(&error.to_string()))
         };
-        let (sender, connection) = tokio::time::timeout(DIAL_TIMEOUT, handshake)
-            .await
-            .map_err(|_| {
-                unavailable(&format!(
-                    "Error while dialing: dial tcp {}: i/o timeout",
-                    target.address
-                ))
-            })??;
+        let (sender, connection) = timeout(DIAL_TIMEOUT, handshake).await.map_err(|_| {
+            unavailable(&format!(
+                "Error while dialing: dial tcp {}: i/o timeout",
+                target.address
+            ))
+        })??;
+        let line = Arc::new(Line {
+            pool: Arc::downgrade(self),
+            target: target.clone(),
+            origin: uri,
+        });
         let (slots, slot) = (Arc::downgrade(&self.slots), Arc::downgrade(slot));
         let target = target.clone();
         // Ends when the peer closes or all senders are gone; its error reaches the calls in flight.
@@ -139,10 +149,20 @@ impl Pool {
                 forget(&slots, &target, &slot);
             }
         });
-        Ok(Connection {
-            sender,
-            origin: uri,
-        })
+        Ok(Connection { sender, line })
+    }
+
+    /// Another connection in place of one that takes no more requests.
+    async fn replace(self: &Arc<Self>, closing: &Arc<Line>) -> Result<Connection, Status> {
+        let slot = self.slot(&closing.target);
+        let is_current = |current: &Connection| Arc::ptr_eq(&current.line, closing);
+        let current = slot.current.load();
+        if current.as_ref().is_some_and(|current| is_current(current)) {
+            // What somebody else has put there meanwhile stays.
+            slot.current.compare_and_swap(&*current, None);
+        }
+        drop(current);
+        self.connection(&closing.target).await
     }
 }
 
@@ -194,43 +214,96 @@ fn unavailable(text: &str) -> Status {
 #[derive(Clone)]
 pub struct Connection {
     sender: http2::SendRequest<tonic::body::Body>,
+    line: Arc<Line>,
+}
+
+/// Where a connection leads. There is one per connection, so that it tells them apart.
+struct Line {
+    pool: Weak<Pool>,
+    target: Target,
     origin: http::Uri,
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Connection({})", self.origin)
+        write!(f, "Connection({})", self.line.origin)
     }
 }
 
 impl Connection {
     /// What requests on this connection are addressed to.
     pub fn origin(&self) -> &http::Uri {
-        &self.origin
+        &self.line.origin
     }
 }
 
-impl Service<http::Request<tonic::body::Body>> for Connection {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = BoxError;
-    type Future = futures::future::BoxFuture<'static, Result<Self::Response, BoxError>>;
+type Answer = http::Response<hyper::body::Incoming>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.sender.poll_ready(cx).map_err(failed)
+impl Service<http::Request<tonic::body::Body>> for Connection {
+    type Response = Answer;
+    type Error = BoxError;
+    type Future = futures::future::BoxFuture<'static, Result<Answer, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // A connection that has closed gives the request back, which then takes another one.
+        Poll::Ready(Ok(()))
     }
 
+    /// A request of which nothing is on the wire when the connection closes is sent on another one.
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let sent = self.sender.try_send_request(request);
+        let line = Arc::clone(&self.line);
         Box::pin(async move {
-            sent.await.map_err(|mut error| {
-                if error.take_message().is_some() {
-                    // The connection was on its way out, and nothing of the request is on the wire.
-                    return tonic::Status::unavailable("transport is closing").into();
-                }
-                failed(error.into_error())
-            })
+            match sent.await {
+                Ok(answer) => Ok(answer),
+                Err(mut error) => match error.take_message() {
+                    Some(request) => line.send_again(request).await,
+                    None => Err(failed(error.into_error())),
+                },
+            }
         })
     }
+}
+
+impl Line {
+    async fn send_again(
+        self: Arc<Self>,
+        request: http::Request<tonic::body::Body>,
+    ) -> Result<Answer, BoxError> {
+        let closing = || untouched("transport is closing".to_owned());
+        let pool = self.pool.upgrade().ok_or_else(closing)?;
+        let fresh = timeout(REACH, pool.replace(&self)).await;
+        let fresh = fresh.map_err(|_| closing())?.map_err(|status| {
+            // As a dial before the call says it.
+            untouched(status.message)
+        })?;
+        let mut sender = fresh.sender;
+        sender.try_send_request(request).await.map_err(|mut error| {
+            if error.take_message().is_some() {
+                return closing();
+            }
+            failed(error.into_error())
+        })
+    }
+}
+
+/// Says of an error that the other side has not begun with the request.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was done with the request")]
+struct Untouched;
+
+fn untouched(text: String) -> BoxError {
+    let mut status = tonic::Status::unavailable(text);
+    status.set_source(Arc::new(Untouched));
+    status.into()
+}
+
+/// Whether the other side has certainly not begun with the request that ended so.
+pub(super) fn is_untouched(status: &tonic::Status) -> bool {
+    use std::error::Error as _;
+    status
+        .source()
+        .is_some_and(|source| source.is::<Untouched>())
 }
 
 /// An error as gRPC tells it. A connection that breaks or closes is `UNAVAILABLE`, as with upstream's peers; all
@@ -241,12 +314,21 @@ fn failed(error: hyper::Error) -> BoxError {
     let cause = error
         .source()
         .and_then(|cause| cause.downcast_ref::<h2::Error>());
-    let is_gone = cause.is_some_and(|cause| {
-        cause.is_io() || (cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR))
+    let is_io = cause.is_some_and(h2::Error::is_io);
+    // RFC 9113, 6.8 and 8.7: a stream above the last one that the other side names when it closes, and one that it
+    // refuses, were not begun with. Streams below end with the connection, which is another error.
+    let is_refused = cause.is_some_and(|cause| {
+        let closes = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
+        let refuses = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        cause.is_remote() && (closes || refuses)
     });
-    if is_broken || is_gone {
-        let text = dapr_kit::process::chain(&error);
-        return tonic::Status::unavailable(format!("error reading from server: {text}")).into();
+    if !is_broken && !is_io && !is_refused {
+        return error.into();
     }
-    error.into()
+    let text = dapr_kit::process::chain(&error);
+    let text = format!("error reading from server: {text}");
+    if is_refused {
+        return untouched(text);
+    }
+    tonic::Status::unavailable(text).into()
 }

@@ -6,7 +6,7 @@ use dapr_sidecar_core::body::{Body, BoxError};
 use dapr_sidecar_core::peer::Target;
 use dapr_sidecar_core::rpc::{Code, Status};
 use http_body_util::BodyExt as _;
-use tower::{Service as _, ServiceExt as _};
+use tower::Service as _;
 
 use super::pool::{Connection, Pool};
 
@@ -47,13 +47,7 @@ async fn send(
     parts.uri = absolute(connection.origin(), &parts.uri)?;
     let request = http::Request::from_parts(parts, tonic::body::Body::new(body));
     let unavailable = |error: BoxError| Status::new(Code::Unavailable, error.to_string());
-    let response = connection
-        .ready()
-        .await
-        .map_err(unavailable)?
-        .call(request)
-        .await
-        .map_err(unavailable)?;
+    let response = connection.call(request).await.map_err(unavailable)?;
     Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
 }
 

@@ -97,7 +97,7 @@ impl Invoker {
         let origin = request.origin;
         let outcome =
             if policy.retries() && is_replayable(&request.body, self.settings().max_replay) {
-                let replay = Replay::new(request);
+                let replay = Replay::whole(request);
                 let attempt = || async {
                     let result = self.attempt(target, replay.attempt()).await;
                     judge(result, origin)
@@ -158,26 +158,51 @@ impl Invoker {
         let is_configured =
             resiliency.has_app_target(target) || resiliency.has_app_target(&peer.app_id);
         if streaming || is_configured {
-            return self
-                .call_peer(&peer, request, streaming)
-                .await
-                .map_err(Error::Peer);
+            return self.call_once(peer, request, streaming).await;
         }
-        self.with_builtin_retries(peer, Replay::new(request)).await
+        self.with_builtin_retries(peer, request).await
+    }
+
+    /// Calls the app at one address, and at others only if there certainly nothing was done with the request.
+    async fn call_once(
+        &self,
+        mut peer: peer::Target,
+        request: Request,
+        streaming: bool,
+    ) -> Result<Response, Error> {
+        let replay = Replay::beginning(request);
+        let mut others = OTHER_ADDRESSES;
+        loop {
+            let failure = match self.call_peer(&peer, replay.attempt(), streaming).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            let is_other_wanted = failure.is_untouched && replay.is_complete();
+            if others == 0 || !is_other_wanted || !self.unreachable(&peer) {
+                return Err(Error::Peer(failure.status));
+            }
+            let other = self.resolve(&peer.app_id, &peer.namespace).await?;
+            if other.address == peer.address {
+                return Err(Error::Peer(failure.status));
+            }
+            peer = other;
+            others -= 1;
+        }
     }
 
     async fn with_builtin_retries(
         &self,
         mut peer: peer::Target,
-        replay: Replay,
+        request: Request,
     ) -> Result<Response, Error> {
+        let replay = Replay::whole(request);
         let started = Instant::now();
         let mut schedule: Option<Schedule> = None;
         let mut others = OTHER_ADDRESSES;
         loop {
             let status = match self.call_peer(&peer, replay.attempt(), false).await {
                 Ok(response) => return Ok(response),
-                Err(status) => status,
+                Err(failure) => failure.status,
             };
             if !is_unreachable(&status) {
                 return Err(Error::Peer(status));
@@ -213,17 +238,18 @@ impl Invoker {
         peer: &peer::Target,
         request: Request,
         streaming: bool,
-    ) -> Result<Response, rpc::Status> {
+    ) -> Result<Response, peer::Failure> {
         let metrics = &self.settings().metrics;
         let started = Instant::now();
         metrics.request_sent(&peer.app_id, streaming);
         let result = self.settings().peers.call_local(peer, request).await;
         let status = match &result {
             Ok(response) => response.status.number(),
-            Err(status) => status.code as i32,
+            Err(failure) => failure.status.code as i32,
         };
         metrics.response_received(&peer.app_id, status, streaming, started.elapsed());
-        if result.as_ref().is_err_and(is_unreachable) {
+        let is_lost = |failure: &peer::Failure| is_unreachable(&failure.status);
+        if result.as_ref().is_err_and(is_lost) {
             self.unreachable(peer);
         }
         result

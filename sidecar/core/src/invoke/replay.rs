@@ -1,5 +1,5 @@
 //! A request that can be sent again: frames of its body are kept as they pass, the first attempt waits for
-//! nothing.
+//! nothing. Of a long body, or one of unknown length, only the beginning is kept.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +13,10 @@ use parking_lot::Mutex;
 
 use super::{Origin, Request};
 use crate::body::{self, Body, BoxError};
+
+/// Most bytes kept of a body that is not short: what a callee takes ahead, which is all it can have been sent when it
+/// turns out that it never began with the request.
+const AHEAD: usize = 1 << 20;
 
 /// A request with its body on record.
 pub(crate) struct Replay {
@@ -35,7 +39,16 @@ pub(crate) fn is_replayable(body: &Body, limit: usize) -> bool {
 
 impl Replay {
     /// Puts `request` on record; its body must be replayable.
-    pub(crate) fn new(request: Request) -> Self {
+    pub(crate) fn whole(request: Request) -> Self {
+        Self::new(request, usize::MAX)
+    }
+
+    /// Puts the beginning of `request` on record.
+    pub(crate) fn beginning(request: Request) -> Self {
+        Self::new(request, AHEAD)
+    }
+
+    fn new(request: Request, limit: usize) -> Self {
         Self {
             verb: request.verb,
             method: request.method,
@@ -43,11 +56,19 @@ impl Replay {
             headers: request.headers,
             type_url: request.type_url,
             origin: request.origin,
-            body: Recorded::new(request.body),
+            body: Recorded::new(request.body, limit),
         }
     }
 
-    /// The request once more.
+    /// Whether the request can be sent (once more): what was read of it is on record.
+    pub(crate) fn is_complete(&self) -> bool {
+        match &self.body {
+            Recorded::Empty => true,
+            Recorded::Tape { tape, .. } => tape.lock().room.is_some(),
+        }
+    }
+
+    /// The request once more. Its body fails unless it is complete.
     pub(crate) fn attempt(&self) -> Request {
         Request {
             verb: self.verb.clone(),
@@ -63,27 +84,34 @@ impl Replay {
 
 enum Recorded {
     Empty,
-    Tape { tape: Arc<Mutex<Tape>>, length: u64 },
+    Tape {
+        tape: Arc<Mutex<Tape>>,
+        /// Bytes, if that is known.
+        length: Option<u64>,
+    },
 }
 
 /// What has come out of a body so far, and the body itself.
 struct Tape {
     frames: Vec<Bytes>,
+    /// Bytes that may still be recorded; `None` once there were more, and then no frames are kept.
+    room: Option<usize>,
     source: Body,
     ended: bool,
 }
 
 impl Recorded {
-    fn new(source: Body) -> Self {
+    fn new(source: Body, limit: usize) -> Self {
         match source.size_hint().exact() {
             Some(0) => Self::Empty,
             length => Self::Tape {
                 tape: Arc::new(Mutex::new(Tape {
                     frames: Vec::new(),
+                    room: Some(limit),
                     source,
                     ended: false,
                 })),
-                length: length.unwrap_or_default(),
+                length,
             },
         }
     }
@@ -92,6 +120,7 @@ impl Recorded {
         match self {
             Self::Empty => body::empty(),
             Self::Tape { tape, length } => Player {
+                is_lost: tape.lock().room.is_none(),
                 tape: Arc::clone(tape),
                 next: 0,
                 remaining: *length,
@@ -101,11 +130,25 @@ impl Recorded {
     }
 }
 
+impl Tape {
+    fn record(&mut self, bytes: &Bytes) {
+        self.room = self.room.and_then(|room| room.checked_sub(bytes.len()));
+        if self.room.is_some() {
+            self.frames.push(bytes.clone());
+        } else {
+            self.frames = Vec::new();
+        }
+    }
+}
+
 /// Plays a tape from its start, and goes on with the source where the tape ends.
 struct Player {
     tape: Arc<Mutex<Tape>>,
     next: usize,
-    remaining: u64,
+    /// Bytes, if that is known.
+    remaining: Option<u64>,
+    /// Whether the start of the tape was gone before this began.
+    is_lost: bool,
 }
 
 impl http_body::Body for Player {
@@ -116,46 +159,56 @@ impl http_body::Body for Player {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let tape = Arc::clone(&self.tape);
-        let mut tape = tape.lock();
-        if let Some(bytes) = tape.frames.get(self.next) {
-            let bytes = bytes.clone();
-            return Poll::Ready(Some(Ok(self.play(bytes))));
+        let Self {
+            tape,
+            next,
+            remaining,
+            is_lost,
+        } = &mut *self;
+        if *is_lost {
+            let error = "the beginning of the request is no longer there";
+            return Poll::Ready(Some(Err(error.into())));
         }
-        loop {
-            if tape.ended {
-                return Poll::Ready(None);
-            }
-            match Pin::new(&mut tape.source).poll_frame(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => tape.ended = true,
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                // Trailers of a request mean nothing to an application.
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        tape.frames.push(bytes.clone());
-                        return Poll::Ready(Some(Ok(self.play(bytes))));
+        // Once the call is answered nobody will ask for another attempt.
+        let is_wanted = Arc::strong_count(tape) > 1;
+        let mut tape = tape.lock();
+        let bytes = if let Some(bytes) = tape.frames.get(*next) {
+            bytes.clone()
+        } else {
+            loop {
+                if tape.ended {
+                    return Poll::Ready(None);
+                }
+                match Pin::new(&mut tape.source).poll_frame(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(None) => tape.ended = true,
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                    // Trailers of a request mean nothing to an application.
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(bytes) = frame.into_data() {
+                            if is_wanted {
+                                tape.record(&bytes);
+                            }
+                            break bytes;
+                        }
                     }
                 }
             }
+        };
+        *next += 1;
+        if let Some(remaining) = remaining {
+            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            *remaining = remaining.saturating_sub(length);
         }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.remaining == 0
+        self.remaining == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.remaining)
-    }
-}
-
-impl Player {
-    fn play(&mut self, bytes: Bytes) -> Frame<Bytes> {
-        self.next += 1;
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.remaining = self.remaining.saturating_sub(length);
-        Frame::data(bytes)
+        self.remaining.map(SizeHint::with_exact).unwrap_or_default()
     }
 }
 
@@ -207,14 +260,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_can_be_read_again() {
-        let replay = Replay::new(request(Frames(vec!["ab", "cd", "e"]).boxed_unsync()));
+        let replay = Replay::whole(request(Frames(vec!["ab", "cd", "e"]).boxed_unsync()));
         assert_eq!(read(replay.attempt().body).await, "abcde");
         assert_eq!(read(replay.attempt().body).await, "abcde");
     }
 
     #[tokio::test]
     async fn an_attempt_that_stops_early_leaves_the_rest() {
-        let replay = Replay::new(request(Frames(vec!["ab", "cd", "e"]).boxed_unsync()));
+        let replay = Replay::whole(request(Frames(vec!["ab", "cd", "e"]).boxed_unsync()));
         let mut first = replay.attempt().body;
         let frame = first.frame().await.expect("a frame").expect("no error");
         assert_eq!(frame.into_data().expect("data"), "ab");
@@ -223,6 +276,40 @@ mod tests {
         let second = replay.attempt().body;
         assert_eq!(second.size_hint().exact(), Some(5));
         assert_eq!(read(second).await, "abcde");
+    }
+
+    #[tokio::test]
+    async fn of_a_long_body_the_beginning_is_kept() {
+        let long = vec![0; AHEAD];
+        let frames = ["ab".into(), Bytes::from(long), "c".into()];
+        let frames = frames.map(|bytes| Ok::<_, BoxError>(Frame::data(bytes)));
+        let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
+        let replay = Replay::beginning(request(body));
+        let mut first = replay.attempt().body;
+        assert_eq!(first.size_hint().exact(), None);
+        first.frame().await.expect("a frame").expect("no error");
+        drop(first);
+        assert!(replay.is_complete());
+        let second = replay.attempt().body;
+        assert_eq!(read(second).await.len(), AHEAD + 3);
+        // More was read than is kept.
+        assert!(!replay.is_complete());
+        assert!(replay.attempt().body.collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_nobody() {
+        let replay = Replay::whole(request(Frames(vec!["ab", "cd"]).boxed_unsync()));
+        let mut body = replay.attempt().body;
+        let tape = match &replay.body {
+            Recorded::Tape { tape, .. } => Arc::downgrade(tape),
+            Recorded::Empty => panic!("it is not empty"),
+        };
+        body.frame().await.expect("a frame").expect("no error");
+        drop(replay);
+        body.frame().await.expect("a frame").expect("no error");
+        let tape = tape.upgrade().expect("the body is there");
+        assert_eq!(tape.lock().frames, ["ab"]);
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use dapr_sidecar_core::access::{self, AccessControl};
 use dapr_sidecar_core::app::Protocol;
 use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke::{
-    CallerId, Error, HttpEndpoint, Invoker, InvokerSettings, Location, Status,
+    CallerId, Error, HttpEndpoint, Invoker, InvokerSettings, Location, Request, Status,
 };
 use dapr_sidecar_core::metrics::Off;
 use dapr_sidecar_core::resiliency::{Resiliency, Resource};
@@ -122,10 +122,7 @@ async fn a_pod_that_cannot_be_reached_costs_no_call_and_no_time() {
     invoker.set_resolver(Arc::clone(&pods) as _);
     let started = Instant::now();
     // A body that cannot be sent again is no hindrance: nothing of it was sent.
-    let frames = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"x")))]);
-    let mut streamed = request("m", "");
-    streamed.body = StreamBody::new(frames).boxed_unsync();
-    for request in [streamed, request("m", "x")] {
+    for request in [streamed("m", b"x"), request("m", "x")] {
         let answer = invoker.invoke("other", request).await.expect("called");
         assert_eq!(answer.status, Status::Http(StatusCode::OK));
         let seen = world.seen.lock().pop().expect("a call");
@@ -155,6 +152,51 @@ async fn a_call_that_breaks_goes_to_another_pod_at_once() {
         .collect();
     assert_eq!(to, ["ns/other@10.0.0.1:1", "ns/other@10.0.0.2:1"]);
     assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+/// A body that cannot be sent again.
+fn streamed(method: &str, data: &'static [u8]) -> Request {
+    let frames = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(data)))]);
+    Request {
+        body: StreamBody::new(frames).boxed_unsync(),
+        ..request(method, "")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_began_with_goes_to_another_pod() {
+    for policies in [
+        json!({}),
+        // The policy repeats nothing by itself.
+        json!({"policies": {"timeouts": {"t": "5s"}}, "targets": {"apps": {"other": {"timeout": "t"}}}}),
+    ] {
+        let world = Arc::new(World {
+            closing: Some("10.0.0.1:1"),
+            ..World::default()
+        });
+        let invoker = invoker(&world, policies);
+        invoker.set_resolver(Arc::new(TwoPods::default()));
+        let started = Instant::now();
+        let answer = invoker.invoke("other", streamed("m", b"x")).await;
+        assert_eq!(answer.expect("called").status, Status::Http(StatusCode::OK));
+        let seen = world.seen.lock().pop().expect("a call");
+        assert_eq!(
+            (seen.to.as_str(), &seen.body[..]),
+            ("ns/other@10.0.0.2:1", &b"x"[..])
+        );
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_request_that_somebody_may_have_begun_with_is_not_sent_again() {
+    let world = Arc::new(World::default());
+    let invoker = invoker(&world, json!({}));
+    invoker.set_resolver(Arc::new(TwoPods::default()));
+    world.answer([unavailable()]);
+    let error = invoker.invoke("other", streamed("m", b"x")).await;
+    assert!(matches!(error, Err(Error::Peer(_))), "{error:?}");
+    assert_eq!(world.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use dapr_sidecar_core::app::{
     self, AppChannel, BulkEvent, BulkOutcome, Config, Event, EventOutcome, Protocol,
 };
 use dapr_sidecar_core::invoke::{External, HttpEndpoint, Origin, Request, Response, Status};
-use dapr_sidecar_core::peer::{Peers, ReminderCall, Target};
+use dapr_sidecar_core::peer::{Failure, Peers, ReminderCall, Target};
 use dapr_sidecar_core::pubsub::Subscription;
 use dapr_sidecar_core::{actors, body, rpc};
 use http::{HeaderMap, Method, StatusCode};
@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) grpc: bool,
     /// An address nobody answers at.
     pub(crate) dead: Option<&'static str>,
+    /// An address that begins with no request.
+    pub(crate) closing: Option<&'static str>,
 }
 
 impl World {
@@ -138,9 +140,17 @@ impl Peers for World {
         Ok(())
     }
 
-    async fn call_local(&self, target: &Target, request: Request) -> Result<Response, rpc::Status> {
+    async fn call_local(&self, target: &Target, request: Request) -> Result<Response, Failure> {
+        if self.closing == Some(target.address.as_str()) {
+            // It took all of the request first, as the wire does.
+            seen("nobody", request).await;
+            return Err(Failure {
+                status: rpc::Status::new(rpc::Code::Unavailable, "closing"),
+                is_untouched: true,
+            });
+        }
         let to = format!("{}/{}@{}", target.namespace, target.app_id, target.address);
-        self.take(&to, request).await
+        self.take(&to, request).await.map_err(Failure::from)
     }
 
     async fn call_actor(&self, _: &Target, _: actors::Call) -> Result<actors::Reply, rpc::Status> {
