@@ -332,3 +332,58 @@ fn failed(error: hyper::Error) -> BoxError {
     }
     tonic::Status::unavailable(text).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::Empty;
+    use hyper::server::conn::http2 as server;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioExecutor;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Serves connections one after the other; the first of them closes before its first request.
+    async fn serve(listener: TcpListener) {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let service = service_fn(|_| async {
+                Ok::<_, Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
+            });
+            let connection = server::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            if number == 0 {
+                connection.as_mut().graceful_shutdown();
+            }
+            // The client leaves at the end of the test.
+            drop(connection.await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_on_a_connection_that_closes_takes_another() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let target = Target {
+            app_id: "orders".to_owned(),
+            namespace: "default".to_owned(),
+            address: listener.local_addr().expect("an address").to_string(),
+        };
+        let server = tokio::spawn(serve(listener));
+        let pool = Arc::new(Pool::new(Security::insecure()));
+        let mut closing = pool.connection(&target).await.expect("it is dialled");
+        while !closing.sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        let request = http::Request::post(closing.origin().clone())
+            .body(tonic::body::Body::empty())
+            .expect("a request");
+        let answer = closing.call(request).await.expect("an answer");
+        assert_eq!(answer.status(), http::StatusCode::OK);
+        let current = pool.connection(&target).await.expect("it is there");
+        assert!(!Arc::ptr_eq(&current.line, &closing.line));
+        server.abort();
+    }
+}
