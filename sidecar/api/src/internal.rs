@@ -25,6 +25,7 @@ use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke::{self, CallerId};
 use dapr_sidecar_core::rpc;
 use http_body_util::BodyExt as _;
+use tonic::metadata::MetadataValue;
 use tonic::{Status, Streaming};
 use tower::Service;
 
@@ -139,7 +140,14 @@ impl Invocation {
             .invoker
             .invoke_local(caller.as_ref(), request)
             .await;
-        result.map_err(wire::to_tonic)
+        result.map_err(|failure| {
+            let mut status = wire::to_tonic(failure.status);
+            if failure.is_untouched {
+                let value = MetadataValue::from_static("true");
+                status.metadata_mut().insert(wire::UNTOUCHED, value);
+            }
+            status
+        })
     }
 }
 

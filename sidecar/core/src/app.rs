@@ -49,6 +49,9 @@ pub enum Error {
     /// App health checks say it is down.
     #[error("app is not in a healthy state")]
     Unhealthy,
+    /// There is no connection to it, so nothing of the request was sent; the text is what callers of upstream see.
+    #[error("{0}")]
+    Unreachable(String),
     /// The transport failed; the text is what callers of upstream see.
     #[error("{0}")]
     Transport(String),

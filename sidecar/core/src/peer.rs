@@ -50,7 +50,8 @@ pub struct ReminderCall {
 pub struct Failure {
     /// What the caller is told.
     pub status: rpc::Status,
-    /// Whether the other sidecar has certainly not begun with the request: nothing was sent, or it said so.
+    /// Whether certainly nothing was done with the request: nothing was sent, the other sidecar never began with it, or
+    /// its application has got nothing of it.
     pub is_untouched: bool,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dapr_sidecar_actors::Runtime;
-use dapr_sidecar_core::app::{AppChannel, Config};
+use dapr_sidecar_core::app::{AppChannel, Config, Error};
 use dapr_sidecar_core::invoke::Invoker;
 use dapr_sidecar_core::pubsub::{PubSubs, Subscription};
 use tokio::net::TcpStream;
@@ -202,7 +202,9 @@ async fn list(channel: &Arc<dyn AppChannel>) -> Vec<Subscription> {
     for attempt in 0..=LIST_RETRIES {
         match channel.subscriptions().await {
             Ok(subscriptions) => return subscriptions,
-            Err(dapr_sidecar_core::app::Error::Transport(reason)) if attempt < LIST_RETRIES => {
+            Err(Error::Unreachable(reason) | Error::Transport(reason))
+                if attempt < LIST_RETRIES =>
+            {
                 tracing::debug!(target: "dapr.runtime", "the application's subscriptions could not be read, trying again: {reason}");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 3 / 2).min(LIST_LONGEST_WAIT);

@@ -38,6 +38,13 @@ pub(super) enum Error {
     Exchange(#[source] hyper::Error),
 }
 
+impl Error {
+    /// Whether nothing was sent.
+    pub(super) fn is_dial(&self) -> bool {
+        matches!(self, Self::Dial(_))
+    }
+}
+
 /// See the module.
 pub(super) struct Connections {
     host: String,

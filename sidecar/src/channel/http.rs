@@ -152,14 +152,21 @@ impl HttpChannel {
         let path = request.uri().clone();
         let failed = |error: &(dyn std::error::Error + 'static)| {
             let uri = self.absolute(&path).unwrap_or_default();
-            Error::Transport(failure::text(&verb, &uri, error))
+            failure::text(&verb, &uri, error)
+        };
+        let ended = |is_dial: bool, text: String| {
+            if is_dial {
+                Error::Unreachable(text)
+            } else {
+                Error::Transport(text)
+            }
         };
         let response = match &self.client {
             Transport::Http1(connections) => {
                 return connections
                     .send(request)
                     .await
-                    .map_err(|error| failed(&error));
+                    .map_err(|error| ended(error.is_dial(), failed(&error)));
             }
             Transport::H2c(client) => {
                 *request.uri_mut() = self.absolute(&path)?;
@@ -172,7 +179,7 @@ impl HttpChannel {
         };
         match response {
             Ok(response) => Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync())),
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(ended(error.is_connect(), failed(&error))),
         }
     }
 

@@ -121,7 +121,7 @@ impl Peers for PeerClient {
 
 impl PeerClient {
     fn streaming_failed(&self, target: &Target, status: &tonic::Status) -> Failure {
-        let is_untouched = is_untouched(status);
+        let is_untouched = is_untouched(status) || status.metadata().contains_key(wire::UNTOUCHED);
         let mut status = self.failed(target, status);
         if status.code == Code::Unimplemented {
             let text = format!(

@@ -22,8 +22,9 @@ use dapr_sidecar_core::metrics::Off;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Calls in a second.
 const RATE: u32 = 200;
@@ -138,7 +139,8 @@ impl Pod {
     }
 }
 
-async fn app(service: &Service) -> SocketAddr {
+/// The application, until `gone`.
+async fn app(service: &Service, gone: &CancellationToken) -> SocketAddr {
     let counter = Arc::clone(&service.1);
     let router = Router::new().fallback(move |request: axum::extract::Request| {
         let counter = Arc::clone(&counter);
@@ -161,9 +163,14 @@ async fn app(service: &Service) -> SocketAddr {
         .await
         .expect("a port");
     let address = listener.local_addr().expect("an address");
+    let gone = gone.clone().cancelled_owned();
     tokio::spawn(async move {
-        // It ends with the test.
-        drop(axum::serve(listener, router).await);
+        // It ends with the test at the latest.
+        drop(
+            axum::serve(listener, router)
+                .with_graceful_shutdown(gone)
+                .await,
+        );
     });
     address
 }
@@ -222,26 +229,23 @@ async fn call(invoker: &Invoker, is_streamed: bool) -> Result<Duration, String> 
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_fails_while_callees_are_replaced() {
-    let service = Service::default();
-    let app = app(&service).await;
-    let mut pods = Vec::new();
-    for _ in 0..2 {
-        let pod = Pod::start(app).await;
-        service.0.lock().push(pod.internal);
-        pods.push(pod);
-    }
-    let invoker = Arc::new(caller(&service));
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn({
-        let (invoker, stop) = (Arc::clone(&invoker), Arc::clone(&stop));
-        async move {
+/// Calls at the rate, one in four with a streamed body, until they are stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    calls: JoinHandle<Vec<(bool, Result<Duration, String>)>>,
+}
+
+impl Load {
+    fn start(service: &Service) -> Self {
+        let invoker = Arc::new(caller(service));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let calls = tokio::spawn(async move {
             let mut open = JoinSet::new();
             let mut ticks = interval(Duration::from_secs(1) / RATE);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut number = 0u32;
-            while !stop.load(Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 ticks.tick().await;
                 number += 1;
                 let invoker = Arc::clone(&invoker);
@@ -249,8 +253,39 @@ async fn no_call_fails_while_callees_are_replaced() {
                 open.spawn(async move { (is_streamed, call(&invoker, is_streamed).await) });
             }
             open.join_all().await
-        }
-    });
+        });
+        Self { stop, calls }
+    }
+
+    /// None may have failed.
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let results = self.calls.await.expect("the load ends");
+        let failed: Vec<(bool, &String)> = results
+            .iter()
+            .filter_map(|(is_streamed, result)| Some((*is_streamed, result.as_ref().err()?)))
+            .collect();
+        assert!(
+            failed.is_empty(),
+            "{} of {}: {failed:?}",
+            failed.len(),
+            results.len(),
+        );
+        assert!(results.len() >= 200, "only {} calls", results.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_while_callees_are_replaced() {
+    let service = Service::default();
+    let app = app(&service, &CancellationToken::new()).await;
+    let mut pods = Vec::new();
+    for _ in 0..2 {
+        let pod = Pod::start(app).await;
+        service.0.lock().push(pod.internal);
+        pods.push(pod);
+    }
+    let load = Load::start(&service);
     // Both pods are replaced, and those that replaced them.
     for _ in 0..4 {
         let pod = Pod::start(app).await;
@@ -258,17 +293,27 @@ async fn no_call_fails_while_callees_are_replaced() {
         pods.push(pod);
         pods.remove(0).terminate(&service).await;
     }
-    stop.store(true, Ordering::Relaxed);
-    let results = load.await.expect("the load ends");
-    let failed: Vec<(bool, &String)> = results
-        .iter()
-        .filter_map(|(is_streamed, result)| Some((*is_streamed, result.as_ref().err()?)))
-        .collect();
-    assert!(
-        failed.is_empty(),
-        "{} of {}: {failed:?}",
-        failed.len(),
-        results.len(),
-    );
-    assert!(results.len() >= 200, "only {} calls", results.len());
+    load.end().await;
+}
+
+/// A native sidecar is told to end when its application has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_while_an_application_has_gone_before_its_sidecar() {
+    let service = Service::default();
+    let gone = CancellationToken::new();
+    let application = app(&service, &gone).await;
+    let left = Pod::start(application).await;
+    let staying = Pod::start(app(&service, &CancellationToken::new()).await).await;
+    service.0.lock().extend([left.internal, staying.internal]);
+    gone.cancel();
+    let refused = async {
+        while tokio::net::TcpStream::connect(application).await.is_ok() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, refused).await.expect("it ends");
+    let load = Load::start(&service);
+    left.stays_listed(&service).await;
+    left.stays_listed(&service).await;
+    load.end().await;
 }

@@ -18,7 +18,7 @@ use dapr_sidecar_core::actors::{Call, Reply};
 use dapr_sidecar_core::app::Config;
 use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke;
-use dapr_sidecar_core::peer::{Peers, ReminderCall, Target};
+use dapr_sidecar_core::peer::{Failure, Peers, ReminderCall, Target};
 use dapr_sidecar_core::resiliency::Resiliency;
 use dapr_sidecar_core::rpc::{Code, Status};
 use http::{HeaderMap, StatusCode};
@@ -343,11 +343,12 @@ pub(crate) struct OtherSidecars {
 
 #[async_trait]
 impl Peers for OtherSidecars {
-    async fn call_local(&self, _: &Target, _: invoke::Request) -> Result<invoke::Response, Status> {
-        Err(Status::new(
-            Code::Unimplemented,
-            "actors do not invoke services",
-        ))
+    async fn call_local(
+        &self,
+        _: &Target,
+        _: invoke::Request,
+    ) -> Result<invoke::Response, Failure> {
+        Err(Status::new(Code::Unimplemented, "actors do not invoke services").into())
     }
 
     async fn call_actor(&self, target: &Target, call: Call) -> Result<Reply, Status> {

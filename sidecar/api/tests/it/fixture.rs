@@ -26,7 +26,7 @@ use dapr_sidecar_core::app::{self, AppChannel, Event, EventOutcome, Protocol};
 use dapr_sidecar_core::body::{self, Body};
 use dapr_sidecar_core::invoke::{self, Invoker, InvokerSettings, Location, Status};
 use dapr_sidecar_core::metadata::{AppConnection, Component, Metadata, Snapshot};
-use dapr_sidecar_core::peer::{Peers, ReminderCall, Target};
+use dapr_sidecar_core::peer::{Failure, Peers, ReminderCall, Target};
 use dapr_sidecar_core::pubsub::{PubSubs, Subscription};
 use dapr_sidecar_core::resiliency::Resiliency;
 use dapr_sidecar_core::rpc::{self, Code};
@@ -264,8 +264,8 @@ impl Peers for NoPeers {
         &self,
         _: &Target,
         _: invoke::Request,
-    ) -> Result<invoke::Response, rpc::Status> {
-        Err(nobody())
+    ) -> Result<invoke::Response, Failure> {
+        Err(nobody().into())
     }
 
     async fn call_actor(&self, _: &Target, _: actors::Call) -> Result<actors::Reply, rpc::Status> {

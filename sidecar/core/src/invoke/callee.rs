@@ -4,6 +4,7 @@ use http::Method;
 
 use super::{CallerId, Error, Invoker, Origin, Request, Response, Status, headers, method};
 use crate::app::{self, AppChannel};
+use crate::peer::Failure;
 use crate::rpc::{self, Code};
 
 impl Invoker {
@@ -13,7 +14,7 @@ impl Invoker {
         &self,
         caller: Option<&CallerId>,
         request: Request,
-    ) -> Result<Response, rpc::Status> {
+    ) -> Result<Response, Failure> {
         // The caller as it names itself; its certificate where it does not.
         let claimed = request.headers.get(headers::CALLER_APP_ID).cloned();
         let source = claimed
@@ -26,7 +27,7 @@ impl Invoker {
         let result = self.checked(caller, request).await;
         let status = match &result {
             Ok(response) => response.status.number(),
-            Err(status) => status.code as i32,
+            Err(failure) => failure.status.code as i32,
         };
         metrics.response_sent(source, status);
         result
@@ -47,22 +48,22 @@ impl Invoker {
         &self,
         caller: Option<&CallerId>,
         mut request: Request,
-    ) -> Result<Response, rpc::Status> {
+    ) -> Result<Response, Failure> {
         let Some(app) = self.app() else {
-            return Err(rpc::Status::new(
-                Code::Internal,
-                "app channel is not initialized",
-            ));
+            let text = "app channel is not initialized";
+            return Err(rpc::Status::new(Code::Internal, text).into());
         };
         request.method =
             method::normalize_owned(request.method).map_err(|error| error.to_status())?;
         let protocol = app.protocol();
         self.check_access(caller, &request.method, request.verb.as_ref(), protocol)?;
         self.call_app(&**app, request).await.map_err(|error| {
-            rpc::Status::new(
-                Code::Internal,
-                format!("error invoking app channel: {error}"),
-            )
+            let text = format!("error invoking app channel: {error}");
+            Failure {
+                status: rpc::Status::new(Code::Internal, text),
+                // Of a pod that ends, the application may go before its sidecar.
+                is_untouched: matches!(error, Error::App(app::Error::Unreachable(_))),
+            }
         })
     }
 

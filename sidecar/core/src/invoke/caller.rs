@@ -200,11 +200,16 @@ impl Invoker {
         let mut schedule: Option<Schedule> = None;
         let mut others = OTHER_ADDRESSES;
         loop {
-            let status = match self.call_peer(&peer, replay.attempt(), false).await {
+            let failure = match self.call_peer(&peer, replay.attempt(), false).await {
                 Ok(response) => return Ok(response),
-                Err(failure) => failure.status,
+                Err(failure) => failure,
             };
-            if !is_unreachable(&status) {
+            let peer::Failure {
+                status,
+                is_untouched,
+            } = failure;
+            let is_lost = is_unreachable(&status);
+            if !is_lost && !is_untouched {
                 return Err(Error::Peer(status));
             }
             if others > 0 && self.unreachable(&peer) {
@@ -214,6 +219,10 @@ impl Invoker {
                     peer = next;
                     continue;
                 }
+            }
+            if !is_lost {
+                // The sidecar is there: waiting is for policies.
+                return Err(Error::Peer(status));
             }
             let schedule = schedule.get_or_insert_with(|| {
                 let retry = self.settings().resiliency.builtin(Builtin::ServiceRetries);

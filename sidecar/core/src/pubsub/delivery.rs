@@ -90,7 +90,10 @@ impl From<app::Error> for Retriable {
     fn from(error: app::Error) -> Self {
         let code = match &error {
             app::Error::Status(status) => Some(status.code as i32),
-            app::Error::Unhealthy | app::Error::Transport(_) | app::Error::BadAnswer(_) => None,
+            app::Error::Unhealthy
+            | app::Error::Unreachable(_)
+            | app::Error::Transport(_)
+            | app::Error::BadAnswer(_) => None,
         };
         Self {
             reason: error.to_string(),

@@ -164,26 +164,35 @@ fn streamed(method: &str, data: &'static [u8]) -> Request {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_began_with_goes_to_another_pod() {
+async fn a_request_that_no_application_got_goes_to_another_pod() {
     for policies in [
         json!({}),
         // The policy repeats nothing by itself.
         json!({"policies": {"timeouts": {"t": "5s"}}, "targets": {"apps": {"other": {"timeout": "t"}}}}),
     ] {
         let world = Arc::new(World {
-            closing: Some("10.0.0.1:1"),
+            without_app: Some("10.0.0.1:1"),
             ..World::default()
         });
         let invoker = invoker(&world, policies);
-        invoker.set_resolver(Arc::new(TwoPods::default()));
         let started = Instant::now();
-        let answer = invoker.invoke("other", streamed("m", b"x")).await;
-        assert_eq!(answer.expect("called").status, Status::Http(StatusCode::OK));
-        let seen = world.seen.lock().pop().expect("a call");
-        assert_eq!(
-            (seen.to.as_str(), &seen.body[..]),
-            ("ns/other@10.0.0.2:1", &b"x"[..])
-        );
+        for request in [streamed("m", b"x"), request("m", "x")] {
+            invoker.set_resolver(Arc::new(TwoPods::default()));
+            let answer = invoker.invoke("other", request).await;
+            assert_eq!(answer.expect("called").status, Status::Http(StatusCode::OK));
+            let seen = world.seen.lock().pop().expect("a call");
+            assert_eq!(
+                (seen.to.as_str(), &seen.body[..]),
+                ("ns/other@10.0.0.2:1", &b"x"[..])
+            );
+        }
+        // Where there is no other pod, the call fails at once.
+        invoker.set_resolver(Arc::new(Addresses(Mutex::new(vec!["10.0.0.1:1"]))));
+        for request in [streamed("m", b"x"), request("m", "x")] {
+            let error = invoker.invoke("other", request).await;
+            let error = error.expect_err("no application").to_string();
+            assert!(error.contains("connection refused"), "{error}");
+        }
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }
@@ -410,7 +419,7 @@ async fn the_callee_checks_access() {
         .await
         .expect_err("denied");
     assert_eq!(
-        denied.to_string(),
+        denied.status.to_string(),
         "rpc error: code = PermissionDenied desc = access control policy has denied access to id: spiffe://public/ns/ns/shop operation: Other/x verb: GET"
     );
     let denied = invoker
@@ -418,7 +427,7 @@ async fn the_callee_checks_access() {
         .await
         .expect_err("denied");
     assert_eq!(
-        denied.message,
+        denied.status.message,
         "access control policy has denied access to id:  operation: pay verb: POST"
     );
     let denied = invoker
@@ -441,11 +450,11 @@ async fn the_callee_reports_what_went_wrong() {
     let check = async |verb: Option<Method>, expected: &str| {
         let mut request = request("m", "");
         request.verb = verb;
-        let status = invoker
+        let failure = invoker
             .invoke_local(None, request)
             .await
             .expect_err("fails");
-        assert_eq!(status.to_string(), expected);
+        assert_eq!(failure.status.to_string(), expected);
     };
     check(
         None,

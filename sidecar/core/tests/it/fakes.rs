@@ -74,8 +74,8 @@ pub(crate) struct World {
     pub(crate) grpc: bool,
     /// An address nobody answers at.
     pub(crate) dead: Option<&'static str>,
-    /// An address that begins with no request.
-    pub(crate) closing: Option<&'static str>,
+    /// An address whose application has gone.
+    pub(crate) without_app: Option<&'static str>,
 }
 
 impl World {
@@ -141,11 +141,11 @@ impl Peers for World {
     }
 
     async fn call_local(&self, target: &Target, request: Request) -> Result<Response, Failure> {
-        if self.closing == Some(target.address.as_str()) {
+        if self.without_app == Some(target.address.as_str()) {
             // It took all of the request first, as the wire does.
             seen("nobody", request).await;
             return Err(Failure {
-                status: rpc::Status::new(rpc::Code::Unavailable, "closing"),
+                status: rpc::Status::new(rpc::Code::Internal, "connection refused"),
                 is_untouched: true,
             });
         }
