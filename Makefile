@@ -18,7 +18,7 @@ fix: ## formats and applies lint suggestions
 	cargo fmt --all && cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
 bench: ## measures what images ship (profile dist); BENCH_BASELINE_DIR=folder compares with other executables
-	cargo build --profile dist --locked -p dapr-sidecar -p dapr-sentry -p dapr-placement -p dapr-bench --bins && target/dist/bench
+	cargo build --profile dist --locked -p dapr-sidecar -p dapr-sentry -p dapr-placement -p dapr-operator -p dapr-injector -p dapr-bench --bins && target/dist/bench
 
 sim: ## placement's replicas, sidecars and faults from SEEDS=1000 seeds; SEED=n replays one
 	PLACEMENT_SIM_SEEDS=$(or $(SEEDS),1000) $(if $(SEED),PLACEMENT_SIM_SEED=$(SEED)) cargo test --locked -p dapr-placement --lib simulation

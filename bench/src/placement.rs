@@ -1,5 +1,5 @@
 //! The rows of Placement: what a join costs a crowd, how long a crowd waits, what a silent host costs the others,
-//! how soon a dead leader is replaced, what an idle Placement holds.
+//! how soon a dead leader is replaced, what ten thousand hosts cost, what an idle Placement holds.
 //!
 //! Hosts are real gRPC streams in this process, on the other core. Each reads version, operation and number of hosts
 //! of every order from its bytes; one in fifty decodes them in full and checks.
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::cores::Split;
+use crate::load::Latencies;
 use crate::process;
 use crate::report::{Row, Target};
 
@@ -28,6 +29,13 @@ const JOINS: usize = 5;
 const FEW: usize = 100;
 /// Hosts of the row in which the leader dies.
 const FAILOVER: usize = 300;
+/// Hosts of the row with many, and their namespaces. In one namespace a single table would be 0.7 MB and a round 7 GB,
+/// which the wire demands: a host of the table goes to every stream.
+const MANY: usize = 10_000;
+const NAMESPACES: usize = 100;
+/// How many connect at once, and how many of them restart one after the other.
+const WAVE: usize = 1000;
+const RESTARTS: usize = MANY / 10;
 /// Starts per run; the median counts.
 const STARTS: usize = 9;
 /// Until memory is looked at.
@@ -62,6 +70,21 @@ pub fn rows() -> Vec<Row> {
             "Placement: leader of 300 hosts dies, until all have the table again",
             "ms",
             at_most(2000.0),
+        ),
+        row(
+            "Placement: RSS with 10,000 hosts in 100 namespaces",
+            "MB",
+            at_most(120.0),
+        ),
+        row(
+            "Placement: 1,000 of them restart in turn, blocked time of all together",
+            "ms",
+            ratio(0.05),
+        ),
+        row(
+            "Placement: until all have one of those again, p99",
+            "ms",
+            at_most(500.0),
         ),
         row("Placement: idle RSS", "MB", at_most(10.0)),
         row("Placement: start to healthy", "ms", at_most(15.0)),
@@ -122,6 +145,7 @@ async fn loaded(binaries: &Path, split: Option<&Split>) -> Result<Vec<f64>> {
     let silent = blocked(binaries, split, Health::OneSilent).await?;
     let well = blocked(binaries, split, Health::Well).await?;
     let failover = failover(binaries, split).await?;
+    let many = many(binaries, split).await?;
     Ok(vec![
         median(joins)?,
         join_cpu,
@@ -131,6 +155,9 @@ async fn loaded(binaries: &Path, split: Option<&Split>) -> Result<Vec<f64>> {
         silent,
         well,
         failover,
+        many.rss,
+        many.blocked,
+        many.restart_p99,
     ])
 }
 
@@ -169,6 +196,38 @@ async fn failover(binaries: &Path, split: Option<&Split>) -> Result<f64> {
     drop(crowd);
     cluster.end().await?;
     Ok(took)
+}
+
+/// What many hosts cost.
+struct Many {
+    /// Megabytes.
+    rss: f64,
+    /// Milliseconds.
+    blocked: f64,
+    restart_p99: f64,
+}
+
+async fn many(binaries: &Path, split: Option<&Split>) -> Result<Many> {
+    let cluster = Cluster::start(binaries, 1, split).await?;
+    let mut crowd = Crowd::spread(cluster.ports(), NAMESPACES);
+    for _ in 0..MANY / WAVE {
+        crowd.join(WAVE).await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let rss = megabytes(cluster.pid(0)?)?;
+    crowd.forget_blocked();
+    let mut restarts = Vec::with_capacity(RESTARTS);
+    for number in 0..RESTARTS {
+        restarts.push(crowd.restart(number).await?);
+    }
+    let blocked = millis(crowd.blocked());
+    drop(crowd);
+    cluster.end().await?;
+    Ok(Many {
+        rss,
+        blocked,
+        restart_p99: millis(Latencies::new(restarts).percentile(99.0)),
+    })
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -1,6 +1,7 @@
 //! Puts the process together: listeners, identity, election, service, and their end.
 
 use std::future::{Future, pending};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -213,12 +214,14 @@ impl Placement {
             metrics: self.metrics,
             disk: self.disk,
             started: self.started,
+            // Every hasher is seeded anew, and nobody has to guess the number.
+            draw: || RandomState::new().build_hasher().finish(),
             leads,
         };
         let election = async {
             let report = move |part| match part {
                 Part::Taken => raft_target.ready(),
-                Part::Silent => raft_target.unready(),
+                Part::Silent | Part::Outside => raft_target.unready(),
             };
             let outcome = raft::run(election, report, served.clone()).await;
             stop.cancel();

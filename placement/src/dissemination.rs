@@ -34,8 +34,10 @@ pub(crate) enum Timer {
     Round,
     /// The coalescing window after a round.
     Window,
-    /// How long streams whose actors do not move may hold up those whose actors are blocked.
+    /// How long streams whose actors do not move may hold up the others.
     Patience,
+    /// How long streams nobody waits for any more may stay silent.
+    Grace,
     /// How long hosts of a former leader may take to come back.
     Lease,
 }
@@ -98,6 +100,9 @@ struct Member {
     dated: bool,
     /// The round moves its actors.
     concerned: bool,
+    /// The first version it has not answered for while nobody waited. Nobody waits for it again before it does, unless
+    /// its actors move.
+    owes: Option<u64>,
     courtesy: Option<Courtesy>,
 }
 
@@ -126,6 +131,8 @@ pub(crate) struct Rounds {
     members: BTreeMap<StreamId, Member>,
     /// Members that have not answered the last order; the count of `!answered`.
     missing: usize,
+    /// What members owe up to this version is due when the timer fires that runs.
+    grace: Option<u64>,
     /// Streams that came during a round or a window, with their report if they made one.
     parked: BTreeMap<StreamId, Option<Host>>,
     /// Rounds that were abandoned since the last one that ended.
@@ -154,6 +161,7 @@ impl Rounds {
             hosts: Hosts::default(),
             members: BTreeMap::new(),
             missing: 0,
+            grace: None,
             parked: BTreeMap::new(),
             abandoned: 0,
             held: BTreeMap::new(),
@@ -197,6 +205,7 @@ impl Rounds {
             Event::Fired(Timer::Round) => self.expired(),
             Event::Fired(Timer::Window) => self.window_closed(),
             Event::Fired(Timer::Patience) => self.excuse(),
+            Event::Fired(Timer::Grace) => self.call_in(),
             Event::Fired(Timer::Lease) => {
                 self.leased = false;
                 self.gone.extend(self.hosts.give_up_orphans());
@@ -219,6 +228,12 @@ impl Rounds {
     /// Whether the replicas agree on the hosts as they are here.
     pub(crate) fn is_agreed(&self) -> bool {
         self.committed == self.version
+    }
+
+    /// The last version the replicas agree on.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn agreed_version(&self) -> u64 {
+        self.committed
     }
 
     /// Whether hosts of a former leader are waited for, so that the namespace outlives its last stream.
@@ -316,6 +331,11 @@ impl Rounds {
 
     /// Counts an answer for the order the round waits for. Which operation it names is not looked at.
     fn answered(&mut self, stream: StreamId, host: &Host) {
+        if let Some(member) = self.members.get_mut(&stream)
+            && member.owes.is_some_and(|owed| host.version >= Some(owed))
+        {
+            member.owes = None;
+        }
         if host.version.is_some_and(|version| version < self.version) {
             return;
         }
@@ -355,26 +375,43 @@ impl Rounds {
     }
 
     /// Goes on without the streams whose actors stay where they are: what they route by is of no harm to those
-    /// whose actors move, for a host refuses calls for actors it does not own. They get all orders in turn. One that
-    /// never answers again is closed as late by the next round, which waits for its answer to `lock`.
+    /// whose actors move, for a host refuses calls for actors it does not own. They get all orders in turn.
     fn excuse(&mut self) {
-        if !self.blocks() {
+        if self.phase == Phase::Idle {
             return;
         }
         for member in self.members.values_mut() {
             if !member.answered && !member.concerned && member.dated {
                 member.answered = true;
                 self.missing -= 1;
+                member.owes.get_or_insert(self.version);
             }
+        }
+        self.give_grace();
+    }
+
+    fn give_grace(&mut self) {
+        if self.grace.is_none() && self.members.values().any(|member| member.owes.is_some()) {
+            self.grace = Some(self.version);
+            self.actions.push(Action::Arm(Timer::Grace));
         }
     }
 
-    /// Whether sidecars hold back calls until the phase ends. While they only lock, nobody is hurt by a wait.
-    fn blocks(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Waiting(Operation::Update | Operation::Unlock)
-        )
+    /// Closes the streams that have stayed silent for as long as a round may take. Those that fell silent after that
+    /// time began have as long again.
+    fn call_in(&mut self) {
+        let due = self.grace.take();
+        let silent: Vec<(StreamId, u64)> = self
+            .members
+            .iter()
+            .filter_map(|(stream, member)| Some((*stream, member.owes?)))
+            .filter(|(_, owed)| Some(*owed) <= due)
+            .collect();
+        for (stream, version) in silent {
+            self.disconnected(stream);
+            self.actions.push(Action::Close { stream, version });
+        }
+        self.give_grace();
     }
 
     /// The round took too long: whoever holds it up leaves, the others start over.
@@ -525,17 +562,19 @@ impl Rounds {
     /// Sends an order of the round to all members and waits for their answers.
     fn broadcast(&mut self, order: Order) {
         self.phase = Phase::Waiting(order.operation);
-        self.missing = self.members.len();
+        self.missing = 0;
         let mut bystanders = false;
         for member in self.members.values_mut() {
-            member.answered = false;
-            bystanders |= !member.concerned && member.dated;
+            let bystander = !member.concerned && member.dated;
+            member.answered = bystander && member.owes.is_some();
+            self.missing += usize::from(!member.answered);
+            bystanders |= bystander && !member.answered;
         }
         if !self.members.is_empty() {
             let to = self.members.keys().copied().collect();
             self.actions.push(Action::Send { to, order });
         }
-        if bystanders && self.blocks() {
+        if bystanders {
             self.actions.push(Action::Arm(Timer::Patience));
         }
     }

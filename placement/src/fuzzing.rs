@@ -31,7 +31,8 @@ pub fn messages(mut data: &[u8]) {
             }
             1 => Event::Fired(Timer::Round),
             2 => Event::Fired(Timer::Patience),
-            3 => Event::Committed(proposed),
+            3 => Event::Fired(Timer::Grace),
+            4 => Event::Committed(proposed),
             _ => {
                 let Ok(host) = Host::decode(message) else {
                     continue;
@@ -63,7 +64,10 @@ pub fn messages(mut data: &[u8]) {
                 }
                 Action::Send { to, order } => {
                     if order.operation == Operation::Update {
-                        assert!(rounds.is_agreed(), "no table leaves before it is agreed on");
+                        assert!(
+                            order.version <= rounds.agreed_version(),
+                            "no table leaves before it is agreed on"
+                        );
                         let left = tables.namespaces.get("");
                         let hosts =
                             left.map_or_else(Hosts::default, |left| Hosts::inherit(&left.hosts));

@@ -22,8 +22,11 @@ use crate::stream::Outbox;
 use crate::table::Order;
 use crate::term::Term;
 
-/// How long a phase of a round waits for streams whose actors stay where they are. A sidecar that is well answers
-/// within milliseconds.
+#[cfg(test)]
+mod tests;
+
+/// How long a round waits for streams whose actors stay where they are. A sidecar that is well answers within
+/// milliseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How rounds run; the same for all namespaces.
@@ -55,6 +58,7 @@ impl Settings {
             Timer::Round => self.timeout,
             Timer::Window => self.window,
             Timer::Patience => PATIENCE,
+            Timer::Grace => self.timeout,
             Timer::Lease => self.lease,
         }
     }
@@ -95,6 +99,7 @@ pub(crate) struct Owner {
     round: Option<Instant>,
     window: Option<Instant>,
     patience: Option<Instant>,
+    grace: Option<Instant>,
     lease: Option<Instant>,
     /// Tells this namespace from others that had its name.
     life: u64,
@@ -143,6 +148,7 @@ impl Owner {
             round: None,
             window: None,
             patience: None,
+            grace: None,
             lease: None,
             life,
             proposals,
@@ -186,6 +192,10 @@ impl Owner {
                 () = at(self.patience) => {
                     self.patience = None;
                     Event::Fired(Timer::Patience)
+                }
+                () = at(self.grace) => {
+                    self.grace = None;
+                    Event::Fired(Timer::Grace)
                 }
                 () = at(self.lease) => {
                     self.lease = None;
@@ -271,6 +281,7 @@ impl Owner {
             Timer::Round => &mut self.round,
             Timer::Window => &mut self.window,
             Timer::Patience => &mut self.patience,
+            Timer::Grace => &mut self.grace,
             Timer::Lease => &mut self.lease,
         }
     }

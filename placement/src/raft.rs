@@ -5,23 +5,25 @@
 //! restart makes a replica forget that. So it says and hears nothing for [`SILENCE`] after its start, which is
 //! longer; to the others it is simply gone until no such promise is left.
 //!
-//! The log is in memory or on a disk. A replica that comes back without one listens until a leader has brought it
-//! up to date, and only then votes again (`roster`). When so many have lost their log that what was agreed on is
-//! gone, the rest goes on with what it has: sidecars report the difference, for they know what they host. A replica
-//! that finds its own log contradicted then forgets it, as if it had been restarted; a log on a disk is left to a
-//! human, because there it must not happen.
+//! The log is in memory or on a disk. A replica that comes back without one is another member, which has to be let in
+//! (`standing`, `roster`). When so many have lost their log that what was agreed on is gone, the rest goes on with what
+//! it has: sidecars report the difference, for they know what they host. A replica that finds its own log contradicted
+//! then forgets it, as if it had been restarted; a log on a disk is left to a human, because there it must not happen.
+//!
+//! All of it runs on a simulated clock and network too (`simulation`): hence the parameters [`Kind`] and `Carrier`.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dapr_security::{Acceptor, ServerOptions, serve};
-use openraft::alias::LogIdOf;
-use openraft::errors::{Fatal, InitializeError};
-use openraft::impls::BasicNode;
-use openraft::{ConfigError, SnapshotPolicy};
+use openraft::alias::{EntryOf, InstantOf, LeaderIdOf, PayloadOf, VoteOf};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::type_config::TypeConfigExt;
+use openraft::{ConfigError, Instant, RaftTypeConfig, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -40,9 +42,12 @@ mod network;
 mod replica;
 mod roster;
 mod service;
+mod standing;
 mod store;
 mod wire;
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -52,32 +57,92 @@ pub(crate) use network::Network;
 
 use log::Log;
 use machine::StateMachine;
+use network::Clients;
 use replica::Replica;
-use wire::Hello;
+use serde::{Deserialize, Serialize};
+use standing::{Standing, Store};
+use wire::{Hello, List, Name};
 
 /// Pause between two heartbeats.
-const HEARTBEAT: Duration = Duration::from_millis(250);
+const HEARTBEAT: Duration = Duration::from_millis(150);
 /// How long a follower misses its leader at least, beyond [`LEASE`], before it stands for election. At most it is
-/// as long as the lease, so a dead leader is replaced 1.8 to 2.4 seconds after its last heartbeat.
-const ELECTION: Duration = Duration::from_millis(600);
+/// as long as the lease, so a dead leader is replaced 1.2 to 2 seconds after its last heartbeat. None of that can be
+/// left out when its connections break: a leader that is only cut off serves to the end of its lease.
+const ELECTION: Duration = Duration::from_millis(200);
 /// How long an acknowledgement binds the follower that gave it.
-const LEASE: Duration = Duration::from_millis(1200);
+const LEASE: Duration = Duration::from_secs(1);
 /// The leader stops this much before the first follower may vote for another, for clocks and schedulers are not exact.
+/// It counts from before it asked, the follower from when it answered, so only the pace of clocks matters and not what
+/// they show; and five heartbeats in a row have to be lost before it stops in vain.
 const LEASE_MARGIN: Duration = Duration::from_millis(150);
 /// How long a started replica keeps to itself when there are others.
-const SILENCE: Duration = Duration::from_millis(1500);
+const SILENCE: Duration = Duration::from_millis(1300);
 /// How often the age of the last acknowledgement is looked at.
 const LEASE_CHECK: Duration = Duration::from_millis(50);
 /// Entries after which the log is replaced by a snapshot, and how many a slow replica may still be sent.
 const SNAPSHOT_AFTER: u64 = 2000;
 const KEPT_ENTRIES: u64 = 500;
 
+/// How long after its beginning a replica still counts as knowing nothing, if nothing was agreed on with it: others
+/// that were started together with it may come to begin a moment later.
+const FOUNDING: Duration = Duration::from_secs(5);
+/// For how long a replica is taken to be the one that was last heard of under its id. Those that are not let in say so
+/// every 0.1 s, others every second.
+const HEARD: Duration = Duration::from_secs(3);
+/// For how long it has to say so before that is believed.
+const SURE: Duration = Duration::from_millis(300);
+
 openraft::declare_raft_types!(
     /// The types of the log.
-    pub(crate) Types: D = ledger::Entry, R = (), Node = BasicNode
+    pub(crate) Types: D = ledger::Entry, R = (), Node = Node
 );
 
-pub(crate) type Raft = openraft::Raft<Types, StateMachine>;
+/// The same types on whatever runtime.
+pub(crate) trait Kind:
+    RaftTypeConfig<
+        D = ledger::Entry,
+        R = (),
+        NodeId = u64,
+        Node = Node,
+        Term = u64,
+        LeaderId = LeaderIdOf<Types>,
+        Vote = VoteOf<Types>,
+        Payload = PayloadOf<Types>,
+        Entry = EntryOf<Types>,
+    >
+{
+}
+
+impl<C> Kind for C where
+    C: RaftTypeConfig<
+            D = ledger::Entry,
+            R = (),
+            NodeId = u64,
+            Node = Node,
+            Term = u64,
+            LeaderId = LeaderIdOf<Types>,
+            Vote = VoteOf<Types>,
+            Payload = PayloadOf<Types>,
+            Entry = EntryOf<Types>,
+        >
+{
+}
+
+pub(crate) type Raft<C = Types> = openraft::Raft<C, StateMachine>;
+
+/// A member: where it is, and which of those that had its id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node {
+    address: String,
+    /// 0 for a member of the first hour.
+    incarnation: u64,
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
 
 /// The replica cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +150,9 @@ pub(crate) enum Error {
     #[error("election settings are invalid")]
     Config(#[from] Box<ConfigError>),
     #[error("election failed")]
-    Fatal(#[from] Box<Fatal<Types>>),
+    Fatal(#[source] io::Error),
     #[error("members of the election cannot be set")]
-    Initialize(#[source] Box<InitializeError<Types>>),
+    Initialize(#[source] io::Error),
     #[error("election did not end in order")]
     Shutdown(#[source] io::Error),
     #[error("log cannot be read or written")]
@@ -111,6 +176,8 @@ pub(crate) struct Options {
     pub(crate) disk: Option<(PathBuf, Disk)>,
     /// When the process was started, in milliseconds since 1970.
     pub(crate) started: u64,
+    /// Draws a number nobody has drawn before.
+    pub(crate) draw: fn() -> u64,
     /// Told what this replica leads with, none while it does not lead.
     pub(crate) leads: watch::Sender<Option<Lead>>,
 }
@@ -120,6 +187,8 @@ pub(crate) struct Options {
 pub(crate) enum Part {
     /// It keeps to itself.
     Silent,
+    /// There is a cluster that has not let it in yet: whoever stops another replica now may stop them all.
+    Outside,
     /// Alone it leads, with others it follows or stands for election.
     Taken,
 }
@@ -139,26 +208,29 @@ pub(crate) async fn run(
         metrics,
         disk,
         started,
+        draw,
         leads,
     } = options;
-    let seat = Seat::new(Hello {
-        list: cluster.addresses(),
+    let list = List {
+        addresses: cluster.addresses(),
         started,
-    });
+    };
+    let seat = Seat::new(cluster.own_id(), list);
     // Until this replica has handed over what it had.
     let over = CancellationToken::new();
     let serving = serve(
         listener,
         acceptor,
-        service::routes(seat.clone(), cluster.own_id()),
+        service::routes(seat.clone()),
         ServerOptions::default(),
         over.clone(),
     );
     let replica = Replica {
         cluster,
-        network,
+        clients: Clients(network),
         metrics,
-        disk,
+        store: disk.map_or(Store::Memory, |(folder, disk)| Store::Disk(folder, disk)),
+        draw,
         leads,
         seat,
         report,
@@ -177,55 +249,109 @@ pub(crate) async fn run(
 
 /// One life of a replica, as the raft port sees it.
 #[derive(Clone)]
-struct Member {
-    raft: Raft,
+struct Member<C: Kind = Types> {
+    raft: Raft<C>,
     log: Log,
     /// Cancelled when the others contradict what was agreed on.
     contradicted: CancellationToken,
-    /// It may vote.
-    whole: Arc<AtomicBool>,
-    /// What the first leader it heard of had agreed on: with that it is whole.
-    goal: Arc<Mutex<Option<u64>>>,
+    standing: Arc<Mutex<Standing>>,
+    /// When it began together with all others.
+    begun: Arc<OnceLock<InstantOf<C>>>,
 }
 
-impl Member {
-    fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Acquire)
+impl<C: Kind> Member<C> {
+    fn standing(&self) -> Standing {
+        *self.standing.lock()
     }
 
-    fn heard(&self, committed: Option<LogIdOf<Types>>) {
-        if let Some(committed) = committed
-            && !self.is_whole()
-        {
-            self.goal.lock().get_or_insert(committed.index());
-        }
+    /// Whether it has begun a moment ago and holds nothing but the members of the beginning, so that nothing can have
+    /// been agreed on by its word.
+    fn has_just_begun(&self) -> bool {
+        let recent = self.begun.get().is_some_and(|at| at.elapsed() < FOUNDING);
+        let last = self.raft.metrics().borrow_watched().last_log_index;
+        recent && last.unwrap_or_default() == 0
     }
+}
+
+/// What a replica says who it is.
+#[derive(Debug)]
+struct Claim<I> {
+    incarnation: Option<u64>,
+    /// When it said so first, and last.
+    since: I,
+    at: I,
 }
 
 /// Where the raft port finds the current life, if the replica takes part, and leaves what others ask for.
 #[derive(Clone)]
-struct Seat {
-    member: Arc<RwLock<Option<Member>>>,
+struct Seat<C: Kind = Types> {
+    own: u64,
+    member: Arc<RwLock<Option<Member<C>>>>,
     /// The list of replicas of the latest start there is word of.
-    wanted: Arc<Mutex<Hello>>,
+    wanted: Arc<Mutex<List>>,
+    /// The incarnation each replica last went by, none for those that stand in for all they had.
+    heard: Arc<Mutex<BTreeMap<u64, Claim<InstantOf<C>>>>>,
 }
 
-impl Seat {
-    fn new(own: Hello) -> Self {
+impl<C: Kind> Seat<C> {
+    fn new(own: u64, list: List) -> Self {
         Self {
+            own,
             member: Arc::default(),
-            wanted: Arc::new(Mutex::new(own)),
+            wanted: Arc::new(Mutex::new(list)),
+            heard: Arc::default(),
         }
     }
 
-    fn want(&self, hello: Hello) {
+    fn hear(&self, Hello { from, list }: Hello) {
         let mut wanted = self.wanted.lock();
-        if hello.started > wanted.started {
-            *wanted = hello;
+        if list.started > wanted.started {
+            *wanted = list;
         }
+        drop(wanted);
+        self.note(from);
     }
 
-    fn wanted(&self) -> Hello {
+    fn note(&self, Name { id, incarnation }: Name) {
+        let at = C::now();
+        let mut heard = self.heard.lock();
+        heard.retain(|_, claim| claim.at.elapsed() < HEARD);
+        let known = heard
+            .get(&id)
+            .filter(|known| known.incarnation == incarnation);
+        let since = known.map_or(at, |known| known.since);
+        heard.insert(
+            id,
+            Claim {
+                incarnation,
+                since,
+                at,
+            },
+        );
+    }
+
+    fn forget_heard(&self) {
+        self.heard.lock().clear();
+    }
+
+    /// Those that were heard of lately. What one has said once may be over by the time it arrives.
+    fn heard(&self) -> BTreeMap<u64, Option<u64>> {
+        let heard = self.heard.lock();
+        let sure = heard.iter().filter(|(_, claim)| {
+            let repeated = claim.at - claim.since >= SURE;
+            claim.at.elapsed() < HEARD && (repeated || claim.incarnation.is_none())
+        });
+        sure.map(|(id, claim)| (*id, claim.incarnation)).collect()
+    }
+
+    /// The same with those that may not be sure yet.
+    fn claims(&self) -> BTreeMap<u64, Option<u64>> {
+        let heard = self.heard.lock();
+        let recent = heard.iter().filter(|(_, claim)| claim.at.elapsed() < HEARD);
+        recent.map(|(id, claim)| (*id, claim.incarnation)).collect()
+    }
+
+    fn wanted(&self) -> List {
         self.wanted.lock().clone()
     }
 }

@@ -24,13 +24,15 @@ const IN_FULL: usize = 50;
 const RETRY: Duration = Duration::from_millis(10);
 const REPORT_DAPR_STATUS: &str = "/dapr.proto.placement.v1.Placement/ReportDaprStatus";
 
-/// Hosts of one type.
+/// Hosts of one type, dealt out to one or more namespaces.
 #[derive(Debug)]
 pub struct Crowd {
     ports: Arc<[u16]>,
-    board: Arc<Board>,
+    /// One per namespace.
+    boards: Vec<Arc<Board>>,
     hosts: JoinSet<Result<()>>,
-    count: usize,
+    /// By host, what restarts it.
+    restarts: Vec<Arc<Notify>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,60 +51,94 @@ struct Board {
     silent: AtomicBool,
 }
 
+impl Board {
+    /// From here on so many hosts have to get a table of as many anew.
+    fn begin(&self, hosts: usize) {
+        self.era.fetch_add(1, Ordering::AcqRel);
+        self.settled.store(0, Ordering::Release);
+        self.target.store(hosts, Ordering::Release);
+        self.awaited.store(hosts, Ordering::Release);
+    }
+
+    async fn settled(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.settled.load(Ordering::Acquire) >= self.awaited.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
 impl Crowd {
     /// Nobody yet; hosts will go round these ports.
     pub fn new(ports: Vec<u16>) -> Self {
+        Self::spread(ports, 1)
+    }
+
+    /// The same for hosts of so many namespaces.
+    pub fn spread(ports: Vec<u16>, namespaces: usize) -> Self {
         Self {
             ports: ports.into(),
-            board: Arc::default(),
+            boards: (0..namespaces).map(|_| Arc::default()).collect(),
             hosts: JoinSet::new(),
-            count: 0,
+            restarts: Vec::new(),
         }
     }
 
-    /// More hosts come, all at once. Returns when all serve with a table that has all.
+    /// More hosts come, all at once. Returns when all serve with a table that has all of their namespace.
     pub async fn join(&mut self, more: usize) -> Result<()> {
-        let first = self.count;
-        self.count += more;
-        self.begin();
-        for number in first..self.count {
-            self.hosts.spawn(run(
+        let first = self.restarts.len();
+        self.restarts.extend((0..more).map(|_| Arc::default()));
+        self.expect_return();
+        for (number, restart) in self.restarts.iter().enumerate().skip(first) {
+            let namespace = number % self.boards.len();
+            let place = Place {
                 number,
-                Arc::clone(&self.ports),
-                Arc::clone(&self.board),
-            ));
+                namespace: format!("ns-{namespace}"),
+                ports: Arc::clone(&self.ports),
+                restart: Arc::clone(restart),
+            };
+            let board = self.boards.get(namespace).context("no namespace")?;
+            self.hosts.spawn(run(place, Arc::clone(board)));
         }
         self.settled().await
     }
 
     /// From here on everybody has to get the table anew.
     pub fn expect_return(&self) {
-        self.begin();
+        for (namespace, board) in self.boards.iter().enumerate() {
+            board.begin(self.population(namespace));
+        }
     }
 
-    fn begin(&self) {
-        let silent = usize::from(self.board.silent.load(Ordering::Acquire));
-        self.board.era.fetch_add(1, Ordering::AcqRel);
-        self.board.settled.store(0, Ordering::Release);
-        // The silent one is closed, and out of the table.
-        self.board
-            .target
-            .store(self.count - silent, Ordering::Release);
-        self.board
-            .awaited
-            .store(self.count - silent, Ordering::Release);
+    /// How many there are in a namespace, without the silent one, which is closed and out of the table.
+    fn population(&self, namespace: usize) -> usize {
+        let hosts = self.restarts.len() + self.boards.len() - 1 - namespace;
+        let silent = self
+            .boards
+            .get(namespace)
+            .is_some_and(|board| board.silent.load(Ordering::Acquire));
+        hosts / self.boards.len() - usize::from(silent)
+    }
+
+    /// Restarts a host and returns how long it took until all of its namespace had all again.
+    pub async fn restart(&mut self, number: usize) -> Result<Duration> {
+        let namespace = number % self.boards.len();
+        let board = self.boards.get(namespace).context("no namespace")?;
+        board.begin(self.population(namespace));
+        let began = Instant::now();
+        self.restarts.get(number).context("no host")?.notify_one();
+        self.settled().await?;
+        Ok(began.elapsed())
     }
 
     /// Waits until all serve with a table that has all.
     pub async fn settled(&mut self) -> Result<()> {
-        let board = Arc::clone(&self.board);
         let settled = async {
-            loop {
-                let changed = board.changed.notified();
-                if board.settled.load(Ordering::Acquire) >= board.awaited.load(Ordering::Acquire) {
-                    return;
-                }
-                changed.await;
+            for board in &self.boards {
+                board.settled().await;
             }
         };
         tokio::select! {
@@ -116,35 +152,51 @@ impl Crowd {
 
     /// The first host answers nothing any more.
     pub fn silence_one(&self) {
-        self.board.silent.store(true, Ordering::Release);
+        if let Some(board) = self.boards.first() {
+            board.silent.store(true, Ordering::Release);
+        }
     }
 
     /// The time all hosts together have been blocked.
     pub fn blocked(&self) -> Duration {
-        Duration::from_micros(self.board.blocked_micros.load(Ordering::Acquire))
+        let boards = self.boards.iter();
+        let micros = boards.map(|board| board.blocked_micros.load(Ordering::Acquire));
+        Duration::from_micros(micros.sum())
     }
 
     /// Counts it from zero.
     pub fn forget_blocked(&self) {
-        self.board.blocked_micros.store(0, Ordering::Release);
+        for board in &self.boards {
+            board.blocked_micros.store(0, Ordering::Release);
+        }
     }
 }
 
-async fn run(number: usize, ports: Arc<[u16]>, board: Arc<Board>) -> Result<()> {
+/// Who a host is, and where it goes.
+struct Place {
+    number: usize,
+    namespace: String,
+    ports: Arc<[u16]>,
+    restart: Arc<Notify>,
+}
+
+async fn run(place: Place, board: Arc<Board>) -> Result<()> {
     let mut next = 0;
     loop {
+        let ports = &place.ports;
         let port = ports.get(next % ports.len()).context("no replicas")?;
         next += 1;
         // Whatever ends a stream, the host comes back; unless it was closed for being silent.
-        drop(serve(number, *port, &board).await);
-        if number == 0 && board.silent.load(Ordering::Acquire) {
+        drop(serve(&place, *port, &board).await);
+        if place.number == 0 && board.silent.load(Ordering::Acquire) {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn serve(number: usize, port: u16, board: &Board) -> Result<()> {
+async fn serve(place: &Place, port: u16, board: &Board) -> Result<()> {
+    let number = place.number;
     let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
         .connect()
         .await?;
@@ -161,7 +213,7 @@ async fn serve(number: usize, port: u16, board: &Board) -> Result<()> {
                 number % 256
             ),
             id: app.clone(),
-            namespace: "default".to_owned(),
+            namespace: place.namespace.clone(),
             entities: vec!["Counter".to_owned()],
             operation: HostOperation::Report.into(),
             ..Host::default()
@@ -173,7 +225,11 @@ async fn serve(number: usize, port: u16, board: &Board) -> Result<()> {
     let mut hosts = 0;
     let mut settled_in = None;
     let mut blocked_since = None;
-    while let Some(order) = orders.message().await? {
+    loop {
+        let order = tokio::select! {
+            order = orders.message() => order?.context("the stream ended without a status")?,
+            () = place.restart.notified() => bail!("the host is restarted"),
+        };
         if number == 0 && board.silent.load(Ordering::Acquire) {
             continue;
         }
@@ -216,12 +272,11 @@ async fn serve(number: usize, port: u16, board: &Board) -> Result<()> {
         answers
             .send(Host {
                 id: app.clone(),
-                namespace: "default".to_owned(),
+                namespace: place.namespace.clone(),
                 operation: answer.into(),
                 version: Some(version),
                 ..Host::default()
             })
             .await?;
     }
-    bail!("the stream ended without a status")
 }

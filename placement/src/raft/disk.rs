@@ -21,8 +21,9 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Types;
 use super::machine::Snapshot;
+use super::standing::Standing;
+use super::{Kind, Types};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
@@ -32,13 +33,13 @@ const FILE: &str = "placement.redb";
 /// The name it has until it can be read.
 const UNFINISHED: &str = "placement.redb.new";
 /// What the file is. Another number is another layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What is known beside the entries, by the name it is stored under.
 mod fact {
     pub(super) const FORMAT: &str = "format";
     pub(super) const REPLICA: &str = "replica";
-    pub(super) const WHOLE: &str = "whole";
+    pub(super) const STANDING: &str = "standing";
     pub(super) const VOTE: &str = "vote";
     pub(super) const COMMITTED: &str = "committed";
     pub(super) const PURGED: &str = "purged";
@@ -153,14 +154,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether the replica knows all it ever promised. One with a new store does not.
-    pub(super) fn is_whole(&self) -> Result<bool, io::Error> {
-        Ok(self.fact::<bool>(fact::WHOLE)?.unwrap_or_default())
+    /// Who the replica is to the others; nobody yet with a new store.
+    pub(super) fn standing(&self) -> Result<Option<Standing>, io::Error> {
+        self.fact(fact::STANDING)
     }
 
-    /// The replica has caught up, or there is nothing to catch up with.
-    pub(super) async fn set_whole(&self) -> Result<(), io::Error> {
-        self.write(|transaction| put(transaction, fact::WHOLE, &true))
+    pub(super) async fn set_standing(&self, standing: Standing) -> Result<(), io::Error> {
+        self.write(move |transaction| put(transaction, fact::STANDING, &standing))
             .await
     }
 
@@ -228,7 +228,7 @@ impl Disk {
             .collect()
     }
 
-    fn log_state(&self) -> Result<LogState<Types>, io::Error> {
+    fn log_state<C: Kind>(&self) -> Result<LogState<C>, io::Error> {
         let purged = self.fact::<LogIdOf<Types>>(fact::PURGED)?;
         let transaction = self.database.begin_read().map_err(io::Error::other)?;
         let log = transaction.open_table(LOG).map_err(io::Error::other)?;
@@ -346,7 +346,7 @@ fn remove(
         .map_err(io::Error::other)
 }
 
-impl RaftLogReader<Types> for Disk {
+impl<C: Kind> RaftLogReader<C> for Disk {
     async fn try_get_log_entries<R>(&mut self, range: R) -> Result<Vec<EntryOf<Types>>, io::Error>
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -360,11 +360,11 @@ impl RaftLogReader<Types> for Disk {
     }
 }
 
-impl RaftLogStorage<Types> for Disk {
+impl<C: Kind> RaftLogStorage<C> for Disk {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
-        self.blocking(Self::log_state).await
+    async fn get_log_state(&mut self) -> Result<LogState<C>, io::Error> {
+        self.blocking(Self::log_state::<C>).await
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -389,7 +389,7 @@ impl RaftLogStorage<Types> for Disk {
         self.blocking(|disk| disk.fact(fact::COMMITTED)).await
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<C>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = EntryOf<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,

@@ -1,10 +1,10 @@
 //! Brings proposals into the log, one entry at a time. While one is on its way, all others gather for the next.
 
-use super::Raft;
+use super::{Kind, Raft};
 use crate::proposals::Proposals;
 
 /// Works until this replica leads no longer.
-pub(super) async fn propose(raft: Raft, proposals: Proposals) {
+pub(super) async fn propose<C: Kind>(raft: Raft<C>, proposals: Proposals) {
     loop {
         let batch = proposals.next().await;
         match raft.client_write(batch.entry.clone()).await {

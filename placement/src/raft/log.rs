@@ -8,9 +8,9 @@ use openraft::alias::{EntryOf, LogIdOf, VoteOf};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
-use super::Types;
 use super::disk::Disk;
 use super::store::LogStore;
+use super::{Kind, Types};
 
 /// The log; clones share it.
 #[derive(Clone, Debug)]
@@ -29,32 +29,32 @@ impl Log {
     }
 }
 
-impl RaftLogReader<Types> for Log {
+impl<C: Kind> RaftLogReader<C> for Log {
     async fn try_get_log_entries<R>(&mut self, range: R) -> Result<Vec<EntryOf<Types>>, io::Error>
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         match self {
-            Self::Memory(log) => log.try_get_log_entries(range).await,
-            Self::Disk(disk) => disk.try_get_log_entries(range).await,
+            Self::Memory(log) => RaftLogReader::<C>::try_get_log_entries(log, range).await,
+            Self::Disk(disk) => RaftLogReader::<C>::try_get_log_entries(disk, range).await,
         }
     }
 
     async fn read_vote(&mut self) -> Result<Option<VoteOf<Types>>, io::Error> {
         match self {
-            Self::Memory(log) => log.read_vote().await,
-            Self::Disk(disk) => disk.read_vote().await,
+            Self::Memory(log) => RaftLogReader::<C>::read_vote(log).await,
+            Self::Disk(disk) => RaftLogReader::<C>::read_vote(disk).await,
         }
     }
 }
 
-impl RaftLogStorage<Types> for Log {
+impl<C: Kind> RaftLogStorage<C> for Log {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+    async fn get_log_state(&mut self) -> Result<LogState<C>, io::Error> {
         match self {
-            Self::Memory(log) => log.get_log_state().await,
-            Self::Disk(disk) => disk.get_log_state().await,
+            Self::Memory(log) => RaftLogStorage::<C>::get_log_state(log).await,
+            Self::Disk(disk) => RaftLogStorage::<C>::get_log_state(disk).await,
         }
     }
 
@@ -64,47 +64,47 @@ impl RaftLogStorage<Types> for Log {
 
     async fn save_vote(&mut self, vote: &VoteOf<Types>) -> Result<(), io::Error> {
         match self {
-            Self::Memory(log) => log.save_vote(vote).await,
-            Self::Disk(disk) => disk.save_vote(vote).await,
+            Self::Memory(log) => RaftLogStorage::<C>::save_vote(log, vote).await,
+            Self::Disk(disk) => RaftLogStorage::<C>::save_vote(disk, vote).await,
         }
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<Types>>) -> Result<(), io::Error> {
         match self {
-            Self::Memory(log) => log.save_committed(committed).await,
-            Self::Disk(disk) => disk.save_committed(committed).await,
+            Self::Memory(log) => RaftLogStorage::<C>::save_committed(log, committed).await,
+            Self::Disk(disk) => RaftLogStorage::<C>::save_committed(disk, committed).await,
         }
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogIdOf<Types>>, io::Error> {
         match self {
-            Self::Memory(log) => log.read_committed().await,
-            Self::Disk(disk) => disk.read_committed().await,
+            Self::Memory(log) => RaftLogStorage::<C>::read_committed(log).await,
+            Self::Disk(disk) => RaftLogStorage::<C>::read_committed(disk).await,
         }
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<C>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = EntryOf<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
         match self {
-            Self::Memory(log) => log.append(entries, callback).await,
-            Self::Disk(disk) => disk.append(entries, callback).await,
+            Self::Memory(log) => RaftLogStorage::<C>::append(log, entries, callback).await,
+            Self::Disk(disk) => RaftLogStorage::<C>::append(disk, entries, callback).await,
         }
     }
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<Types>>) -> Result<(), io::Error> {
         match self {
-            Self::Memory(log) => log.truncate_after(last).await,
-            Self::Disk(disk) => disk.truncate_after(last).await,
+            Self::Memory(log) => RaftLogStorage::<C>::truncate_after(log, last).await,
+            Self::Disk(disk) => RaftLogStorage::<C>::truncate_after(disk, last).await,
         }
     }
 
     async fn purge(&mut self, last: LogIdOf<Types>) -> Result<(), io::Error> {
         match self {
-            Self::Memory(log) => log.purge(last).await,
-            Self::Disk(disk) => disk.purge(last).await,
+            Self::Memory(log) => RaftLogStorage::<C>::purge(log, last).await,
+            Self::Disk(disk) => RaftLogStorage::<C>::purge(disk, last).await,
         }
     }
 }

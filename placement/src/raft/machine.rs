@@ -11,8 +11,8 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
 use parking_lot::Mutex;
 
-use super::Types;
 use super::disk::Disk;
+use super::{Kind, Types};
 use crate::ledger::Tables;
 
 /// A snapshot: the encoded tables.
@@ -62,8 +62,18 @@ impl Kept {
 impl StateMachine {
     /// Starts with the last snapshot of a disk. What the log has beyond it is applied again by the library.
     pub(super) async fn open(disk: Disk) -> Result<Self, io::Error> {
+        Self::with(Kept::Disk(disk)).await
+    }
+
+    /// The same with a snapshot that outlives the replica in memory.
+    #[cfg(test)]
+    pub(super) async fn reopen(last: Arc<Mutex<Option<Snapshot>>>) -> Result<Self, io::Error> {
+        Self::with(Kept::Memory(last)).await
+    }
+
+    async fn with(kept: Kept) -> Result<Self, io::Error> {
         let mut machine = Self {
-            kept: Kept::Disk(disk),
+            kept,
             ..Self::default()
         };
         if let Some(snapshot) = machine.kept.last().await? {
@@ -85,7 +95,7 @@ impl StateMachine {
     }
 }
 
-impl RaftStateMachine<Types> for StateMachine {
+impl<C: Kind> RaftStateMachine<C> for StateMachine {
     type SnapshotData = Bytes;
     type SnapshotBuilder = Builder;
 
@@ -97,7 +107,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
     where
-        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+        S: Stream<Item = Result<EntryResponder<C>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let log_id = entry.log_id();
@@ -154,7 +164,7 @@ pub(crate) struct Builder {
     kept: Kept,
 }
 
-impl RaftSnapshotBuilder<Types> for Builder {
+impl<C: Kind> RaftSnapshotBuilder<C> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {

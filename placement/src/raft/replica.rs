@@ -3,29 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{Fatal, InitializeError, RaftError};
-use openraft::impls::BasicNode;
+use openraft::type_config::TypeConfigExt;
 use openraft::{Config, Instant, RaftMetrics, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
-use super::machine::StateMachine;
-use super::roster::{self, Members, Next};
-use super::store::LogStore;
-use super::wire::Greeting;
+use super::network::{Carrier, Client, Clients};
+use super::roster::{self, Learner, Members, Next, Wanted};
+use super::standing::{Standing, Store};
+use super::wire::{Greeting, Hello};
 use super::{
-    Cluster, Disk, ELECTION, Error, HEARTBEAT, KEPT_ENTRIES, LEASE, LEASE_CHECK, LEASE_MARGIN, Log,
-    Member, Network, Part, Raft, SILENCE, SNAPSHOT_AFTER, Seat, SnapshotPolicy, Types, lead,
+    Cluster, ELECTION, Error, HEARTBEAT, KEPT_ENTRIES, Kind, LEASE, LEASE_CHECK, LEASE_MARGIN,
+    Member, Node, Part, Raft, SILENCE, SNAPSHOT_AFTER, Seat, SnapshotPolicy, lead,
 };
 use crate::ledger::{Entry, Tables};
 use crate::metrics::Metrics;
@@ -39,16 +36,23 @@ const LIST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a replica without a log waits for a leader to bring it up to date while others remember. Then it votes:
 /// a table that sidecars have to report again is better than none.
 const WELCOME: Duration = Duration::from_secs(10);
-/// How long a leader that goes waits for its successor.
+/// How long a replica waits for all of its list before it begins with a majority of them. Who comes later has to be
+/// let in.
+const GATHER: Duration = Duration::from_millis(500);
+/// How long a leader that goes sees to it that the others can do without it.
+const FINISH: Duration = Duration::from_secs(2);
+/// How long it waits for its successor.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-pub(super) struct Replica<F> {
+pub(super) struct Replica<C: Kind, P, D, F> {
     pub(super) cluster: Cluster,
-    pub(super) network: Network,
+    pub(super) clients: Clients<P>,
     pub(super) metrics: Metrics,
-    pub(super) disk: Option<(PathBuf, Disk)>,
+    pub(super) store: Store,
+    /// Draws an incarnation.
+    pub(super) draw: D,
     pub(super) leads: watch::Sender<Option<Lead>>,
-    pub(super) seat: Seat,
+    pub(super) seat: Seat<C>,
     pub(super) report: F,
 }
 
@@ -56,48 +60,66 @@ pub(super) struct Replica<F> {
 enum Role {
     No,
     /// It waits until all is applied that it may have proposed before it lost its lease for a while.
-    Preparing(u64, AbortOnDropHandle<bool>),
-    Leading(u64, AbortOnDropHandle<()>),
+    Preparing(u64, BoxFuture<'static, bool>),
+    /// Proposals come into the log until one fails, which says that somebody else has led since.
+    Leading(u64, BoxFuture<'static, ()>),
+}
+
+/// What becomes of a role.
+enum Turn {
+    Prepared(u64),
+    Over,
 }
 
 impl Role {
-    /// Waits until the preparations are over: the term to lead in, or none when they were in vain.
-    async fn prepared(&mut self) -> Option<u64> {
+    async fn turn(&mut self) -> Turn {
         match self {
-            Self::Preparing(term, barrier) => {
-                let reached = barrier.await.unwrap_or(false);
-                reached.then_some(*term)
+            Self::No => pending().await,
+            Self::Preparing(term, barrier) => match barrier.await {
+                true => Turn::Prepared(*term),
+                false => Turn::Over,
+            },
+            Self::Leading(_, proposer) => {
+                proposer.await;
+                Turn::Over
             }
-            Self::No | Self::Leading(..) => pending().await,
         }
     }
 }
 
-impl<F: Fn(Part)> Replica<F> {
+impl<C, P, D, F> Replica<C, P, D, F>
+where
+    C: Kind,
+    P: Carrier<C>,
+    D: Fn() -> u64,
+    F: Fn(Part),
+{
     pub(super) async fn run(&self, token: &CancellationToken) -> Result<(), Error> {
         loop {
             let (member, tables) = self.wake().await?;
             let alone = self.is_alone(&member.raft);
             let silence = if alone { Duration::ZERO } else { SILENCE };
             tokio::select! {
+                biased;
                 () = token.cancelled() => return Ok(()),
-                () = sleep(silence) => {}
+                () = C::sleep(silence) => {}
             }
             let raft = member.raft.clone();
             let contradicted = member.contradicted.clone();
             raft.run();
-            if alone && member.is_whole() {
+            if alone && member.standing().is_whole() {
                 // Nobody else could lead, so there is nothing to wait for.
                 let elected = raft.trigger().elect(false).await;
-                elected.map_err(Box::new)?;
+                elected.map_err(fatal)?;
             }
             *self.seat.member.write() = Some(member.clone());
-            self.metrics.set_raft_voter(member.is_whole());
+            self.metrics.set_raft_voter(member.standing().is_whole());
             let outcome = tokio::select! {
+                biased;
                 outcome = self.take_part(&raft, &tables) => outcome,
                 outcome = self.find_in(&member) => outcome,
                 () = token.cancelled() => {
-                    self.hand_over(&raft).await;
+                    self.hand_over(&raft, &tables).await;
                     Ok(())
                 }
                 () = contradicted.cancelled() => Ok(()),
@@ -106,12 +128,12 @@ impl<F: Fn(Part)> Replica<F> {
             outcome?;
             raft.shutdown()
                 .await
-                .map_err(|error| Error::Shutdown(io::Error::other(error)))?;
+                .map_err(|error| Error::Shutdown(io::Error::other(error.to_string())))?;
             if token.is_cancelled() {
                 return Ok(());
             }
-            if let Some((folder, _)) = &self.disk {
-                return Err(Error::Contradicted(folder.clone()));
+            if let Some(folder) = self.store.folder() {
+                return Err(Error::Contradicted(folder));
             }
             tracing::warn!("Other replicas have lost what was agreed on: starting over");
             (self.report)(Part::Silent);
@@ -122,35 +144,25 @@ impl<F: Fn(Part)> Replica<F> {
     }
 
     /// Everything that is needed to take part, from the disk or from nothing.
-    async fn wake(&self) -> Result<(Member, Arc<Mutex<Tables>>), Error> {
-        let whole = match &self.disk {
-            Some((_, disk)) => disk.is_whole().map_err(Error::Store)?,
-            None => false,
-        };
-        let id = self.cluster.own_id();
-        let config = config(whole)?;
-        let network = self.network.clone();
-        let (log, machine) = match &self.disk {
-            None => (Log::Memory(LogStore::default()), StateMachine::default()),
-            Some((_, disk)) => {
-                let machine = StateMachine::open(disk.clone()).await;
-                (Log::Disk(disk.clone()), machine.map_err(Error::Store)?)
-            }
-        };
+    async fn wake(&self) -> Result<(Member<C>, Arc<Mutex<Tables>>), Error> {
+        let standing = self.store.standing(&self.draw).await;
+        let standing = standing.map_err(Error::Store)?;
+        let (log, machine) = self.store.open().await.map_err(Error::Store)?;
         let tables = machine.tables();
-        let raft = Raft::build(id, config, network, log.clone(), machine).await;
+        let clients = self.clients.clone();
+        let raft = Raft::build(self.seat.own, config()?, clients, log.clone(), machine).await;
         let member = Member {
-            raft: raft.map_err(Box::new)?,
+            raft: raft.map_err(fatal)?,
             log,
             contradicted: CancellationToken::new(),
-            whole: Arc::new(AtomicBool::new(whole)),
-            goal: Arc::default(),
+            standing: Arc::new(Mutex::new(standing)),
+            begun: Arc::new(OnceLock::new()),
         };
         Ok((member, tables))
     }
 
     /// Whether there is nobody else, neither in the list nor among the members.
-    fn is_alone(&self, raft: &Raft) -> bool {
+    fn is_alone(&self, raft: &Raft<C>) -> bool {
         let metrics = raft.metrics();
         let members = &metrics.borrow_watched().membership_config;
         let own = self.cluster.own_id();
@@ -158,56 +170,78 @@ impl<F: Fn(Part)> Replica<F> {
     }
 
     /// Sees to it that the replica may vote and that the members learn of its list. Ends only with an error.
-    async fn find_in(&self, member: &Member) -> Result<(), Error> {
+    async fn find_in(&self, member: &Member<C>) -> Result<(), Error> {
         let mut since = None;
+        let mut gathers = None;
+        let mut part = None;
+        let mut take = |new| {
+            if part.replace(new) != Some(new) && !self.cluster.is_single() {
+                (self.report)(new);
+            }
+        };
         loop {
-            if member.is_whole() {
-                sleep(LIST_PAUSE).await;
+            let standing = member.standing();
+            if standing.is_whole() {
+                take(Part::Taken);
+                C::sleep(LIST_PAUSE).await;
                 if !self.is_listed(&member.raft) {
-                    self.hello(&member.raft).await;
+                    self.hello(member).await;
                 }
                 continue;
             }
-            let answers = self.hello(&member.raft).await;
-            let list = self.cluster.addresses().into_keys().collect();
-            let next = roster::next(self.cluster.own_id(), &list, &answers);
+            if is_let_in(&member.raft, self.seat.own, standing) {
+                self.vote(member, standing.let_in()).await?;
+                continue;
+            }
+            let answers = self.hello(member).await;
+            let list: BTreeSet<u64> = self.cluster.addresses().into_keys().collect();
+            let next = roster::next(self.seat.own, &list, &answers);
+            let absent = answers.len() + 1 < list.len();
             if answers
                 .values()
                 .any(|answer| matches!(answer, Greeting::Whole(_)))
             {
-                since.get_or_insert_with(tokio::time::Instant::now);
+                since.get_or_insert_with(C::now);
             }
+            // As long as there is nothing to be let into it can do no more, and others may wait for it to be ready.
+            take(if since.is_some() {
+                Part::Outside
+            } else {
+                Part::Taken
+            });
             match next {
-                _ if caught_up(member) => self.vote(member).await?,
-                Next::Begin => {
-                    self.vote(member).await?;
-                    initialize(&member.raft, self.cluster.addresses()).await?;
+                Next::Begin if absent && gathers.get_or_insert_with(C::now).elapsed() < GATHER => {
+                    C::sleep(HELLO_PAUSE).await;
                 }
-                Next::Join => self.vote(member).await?,
+                Next::Begin => {
+                    member.begun.get_or_init(C::now);
+                    initialize(&member.raft, self.cluster.addresses()).await?;
+                    self.vote(member, standing.inherit()).await?;
+                }
+                Next::Join => self.vote(member, standing.inherit()).await?,
                 Next::Wait if since.is_some_and(|since| since.elapsed() > WELCOME) => {
                     tracing::warn!(
-                        "No leader has brought this replica up to date: taking part with what it has"
+                        "No leader has let this replica in: taking part with what it has"
                     );
-                    self.vote(member).await?;
+                    self.vote(member, standing.inherit()).await?;
                 }
-                Next::Wait => sleep(HELLO_PAUSE).await,
+                Next::Wait => C::sleep(HELLO_PAUSE).await,
             }
         }
     }
 
-    /// From here on the replica votes.
-    async fn vote(&self, member: &Member) -> Result<(), Error> {
-        if let Log::Disk(disk) = &member.log {
-            disk.set_whole().await.map_err(Error::Store)?;
-        }
-        member.whole.store(true, Ordering::Release);
+    /// From here on the replica counts as one that votes.
+    async fn vote(&self, member: &Member<C>, standing: Standing) -> Result<(), Error> {
+        self.store.keep(standing).await.map_err(Error::Store)?;
+        *member.standing.lock() = standing;
         self.metrics.set_raft_voter(true);
-        member.raft.runtime_config().elect(true);
+        // Nobody shall take it for the stranger it was.
+        self.hello(member).await;
         Ok(())
     }
 
     /// Whether the members are those of the own list, or those of a list that counts more.
-    fn is_listed(&self, raft: &Raft) -> bool {
+    fn is_listed(&self, raft: &Raft<C>) -> bool {
         let list: BTreeSet<u64> = self.cluster.addresses().into_keys().collect();
         let metrics = raft.metrics();
         let members = &metrics.borrow_watched().committed_membership_config;
@@ -215,36 +249,45 @@ impl<F: Fn(Part)> Replica<F> {
     }
 
     /// Greets all others of the list, and the members it would replace, at once.
-    async fn hello(&self, raft: &Raft) -> BTreeMap<u64, Greeting> {
-        let own = self.cluster.own_id();
-        let wanted = self.seat.wanted();
-        let mut others = members_by_address(&raft.metrics().borrow_watched());
+    async fn hello(&self, member: &Member<C>) -> BTreeMap<u64, Greeting> {
+        let own = self.seat.own;
+        let hello = Hello {
+            from: member.standing().name(own),
+            list: self.seat.wanted(),
+        };
+        let mut others = members_by_address(&member.raft.metrics().borrow_watched());
         others.extend(self.cluster.addresses());
         let greetings = others
             .into_iter()
             .filter(|(id, _)| *id != own)
             .map(|(id, address)| {
-                let hello = wanted.clone();
-                async move {
-                    let greeting = self.network.client(id, &address).hello(hello).await;
-                    greeting.map(|greeting| (id, greeting))
-                }
+                let hello = hello.clone();
+                let node = Node {
+                    address,
+                    incarnation: 0,
+                };
+                let client = Client::<C, P>::new(self.clients.0.clone(), id, node);
+                async move { client.hello(hello).await }
             });
-        join_all(greetings).await.into_iter().flatten().collect()
+        let answers = join_all(greetings).await.into_iter().flatten();
+        answers
+            .map(|(name, greeting)| {
+                self.seat.note(name);
+                (name.id, greeting)
+            })
+            .collect()
     }
 
     /// Ends only with an error.
-    async fn take_part(&self, raft: &Raft, tables: &Arc<Mutex<Tables>>) -> Result<(), Error> {
+    async fn take_part(&self, raft: &Raft<C>, tables: &Arc<Mutex<Tables>>) -> Result<(), Error> {
         let mut changes = raft.metrics();
-        let mut look = interval(LEASE_CHECK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut reported = false;
+        let mut reported = !self.cluster.is_single();
         let mut role = Role::No;
-        let mut reform: Option<AbortOnDropHandle<()>> = None;
+        let mut reform: Option<BoxFuture<'static, ()>> = None;
         loop {
             let (elected, serves) = {
                 let seen = changes.borrow_watched();
-                seen.running_state.clone().map_err(Box::new)?;
+                seen.running_state.clone().map_err(fatal)?;
                 let voters = seen.committed_membership_config.voter_ids().count();
                 self.metrics.set_raft_voters(voters);
                 let elected = seen.state == ServerState::Leader;
@@ -253,35 +296,44 @@ impl<F: Fn(Part)> Replica<F> {
             self.metrics.set_raft_leader(elected.is_some());
             role = self.lead(role, elected.filter(|_| serves), raft);
             let leading = matches!(role, Role::Leading(..));
-            if leading && reform.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            if leading && reform.is_none() {
                 reform = self.reform(raft, tables);
             }
-            // A replica without others is of no use before it leads, which is at once.
-            if !reported && (leading || !self.cluster.is_single()) {
+            // A replica without others is of no use before it leads, which is at once. Of others, see `find_in`.
+            if !reported && leading {
                 reported = true;
                 (self.report)(Part::Taken);
             }
             tokio::select! {
+                biased;
+                turn = role.turn() => role = match turn {
+                    Turn::Prepared(term) => self.begin(term, raft, tables),
+                    Turn::Over => {
+                        if leading {
+                            self.leads.send_replace(None);
+                        }
+                        Role::No
+                    }
+                },
+                () = done(&mut reform) => reform = None,
                 changed = changes.changed() => {
                     // Without a sender the library has stopped, and its last state says why.
                     if changed.is_err() {
-                        changes.borrow_watched().running_state.clone().map_err(Box::new)?;
-                        return Err(Error::Fatal(Box::new(Fatal::Stopped)));
+                        changes.borrow_watched().running_state.clone().map_err(fatal)?;
+                        return Err(fatal(Fatal::<C>::Stopped));
                     }
                 }
-                term = role.prepared() => role = self.begin(term, raft, tables),
-                _ = look.tick() => {}
+                // The age of the last acknowledgement changes by itself.
+                () = C::sleep(LEASE_CHECK) => {}
             }
         }
     }
 
     /// Prepares to lead, or ends to and says so.
-    fn lead(&self, role: Role, term: Option<u64>, raft: &Raft) -> Role {
+    fn lead(&self, role: Role, term: Option<u64>, raft: &Raft<C>) -> Role {
         let goes_on = match &role {
             Role::No => term.is_none(),
-            Role::Preparing(held, _) => term == Some(*held),
-            // A proposal that failed says that somebody else has led since, whoever leads now.
-            Role::Leading(held, proposer) => term == Some(*held) && !proposer.is_finished(),
+            Role::Preparing(held, _) | Role::Leading(held, _) => term == Some(*held),
         };
         if goes_on {
             return role;
@@ -293,64 +345,86 @@ impl<F: Fn(Part)> Replica<F> {
             None => Role::No,
             Some(term) => {
                 let raft = raft.clone();
-                let barrier = tokio::spawn(async move { raft.write_blank().await.is_ok() });
-                Role::Preparing(term, AbortOnDropHandle::new(barrier))
+                let barrier = async move { raft.write_blank().await.is_ok() };
+                Role::Preparing(term, barrier.boxed())
             }
         }
     }
 
-    fn begin(&self, term: Option<u64>, raft: &Raft, tables: &Arc<Mutex<Tables>>) -> Role {
-        let Some(term) = term else { return Role::No };
+    fn begin(&self, term: u64, raft: &Raft<C>, tables: &Arc<Mutex<Tables>>) -> Role {
+        // Those that are not let in say so again, others may have begun meanwhile.
+        self.seat.forget_heard();
         let proposals = Proposals::default();
         self.leads.send_replace(Some(Lead {
             proposals: proposals.clone(),
             tables: Arc::clone(tables),
         }));
-        let proposer = tokio::spawn(lead::propose(raft.clone(), proposals));
-        Role::Leading(term, AbortOnDropHandle::new(proposer))
+        Role::Leading(term, lead::propose(raft.clone(), proposals).boxed())
     }
 
     /// Takes the next step from the members to the list that counts, if there is one.
-    fn reform(&self, raft: &Raft, tables: &Mutex<Tables>) -> Option<AbortOnDropHandle<()>> {
-        let wanted = self.seat.wanted();
+    fn reform(&self, raft: &Raft<C>, tables: &Mutex<Tables>) -> Option<BoxFuture<'static, ()>> {
+        let list = self.seat.wanted();
         let agreed = tables.lock().roster;
-        let members = members(&raft.metrics().borrow_watched());
-        let same = members.learners.is_empty() && members.voters.iter().eq(wanted.list.keys());
-        if wanted.started < agreed || same {
+        if list.started < agreed {
             return None;
         }
-        let raft = raft.clone();
-        let step = if wanted.started > agreed {
-            // The next leader must not go back to a list that counts less.
-            Step::Agree(wanted.started)
-        } else {
-            Step::Change(roster::change(&members, &wanted.list)?)
+        let wanted = Wanted {
+            list: list.addresses,
+            heard: self.seat.heard(),
         };
-        Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let outcome = match step {
-                Step::Agree(started) => {
-                    let entry = Entry {
-                        roster: Some(started),
-                        ..Entry::default()
-                    };
-                    raft.client_write(entry).await
-                }
-                Step::Change(change) => {
-                    tracing::info!(%change, "Changing the replicas to those of --initial-cluster");
-                    raft.change_membership(change, false).await
-                }
+        let change = roster::change(&members(&raft.metrics().borrow_watched()), &wanted)?;
+        let raft = raft.clone();
+        let step = async move {
+            let outcome = if list.started > agreed {
+                // The next leader must not go back to a list that counts less.
+                let entry = Entry {
+                    roster: Some(list.started),
+                    ..Entry::default()
+                };
+                raft.client_write(entry).await
+            } else {
+                tracing::info!(%change, "Changing the members");
+                raft.change_membership(change, false).await
             };
             if let Err(error) = outcome {
                 tracing::warn!(%error, "Replicas could not be changed, trying again");
-                sleep(LIST_PAUSE).await;
+                C::sleep(LIST_PAUSE).await;
             }
-        })))
+        };
+        Some(step.boxed())
+    }
+
+    /// Lets in who is there and makes whole what was begun, so that the others can do without this one.
+    async fn finish(&self, raft: &Raft<C>, tables: &Mutex<Tables>) {
+        loop {
+            let members = members(&raft.metrics().borrow_watched());
+            let wanted = Wanted {
+                list: self.seat.wanted().addresses,
+                heard: self.seat.claims(),
+            };
+            if !wanted.is_strained(&members) {
+                return;
+            }
+            match self.reform(raft, tables) {
+                Some(step) => step.await,
+                None => C::sleep(LEASE_CHECK).await,
+            }
+        }
     }
 
     /// Gives the leadership to another replica, if this one has it and there is one that can take it.
-    async fn hand_over(&self, raft: &Raft) {
-        let own = self.cluster.own_id();
+    async fn hand_over(&self, raft: &Raft<C>, tables: &Mutex<Tables>) {
+        let own = self.seat.own;
         let mut changes = raft.metrics();
+        let leads = changes.borrow_watched().state == ServerState::Leader;
+        if leads {
+            tokio::select! {
+                biased;
+                () = self.finish(raft, tables) => {}
+                () = C::sleep(FINISH) => tracing::warn!("Members could not be completed in time"),
+            }
+        }
         let successor = successor(own, &changes.borrow_watched());
         let Some(successor) = successor else { return };
         if let Err(error) = raft.trigger().transfer_leader(successor).await {
@@ -364,19 +438,26 @@ impl<F: Fn(Part)> Replica<F> {
                 }
             }
         };
-        match timeout(HAND_OVER, handed).await {
+        match C::timeout(HAND_OVER, handed).await {
             Ok(()) => tracing::info!("Leadership was handed over"),
             Err(_) => tracing::warn!("No other replica took the leadership in time"),
         }
     }
 }
 
-enum Step {
-    Agree(u64),
-    Change(openraft::ChangeMembers<u64, BasicNode>),
+fn fatal<C: Kind>(error: Fatal<C>) -> Error {
+    Error::Fatal(io::Error::other(error))
 }
 
-pub(super) fn config(whole: bool) -> Result<Arc<Config>, Error> {
+/// Waits for a step that was begun.
+async fn done(step: &mut Option<BoxFuture<'static, ()>>) {
+    match step {
+        Some(step) => step.await,
+        None => pending().await,
+    }
+}
+
+pub(super) fn config() -> Result<Arc<Config>, Error> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "dapr-placement".to_owned(),
@@ -385,8 +466,7 @@ pub(super) fn config(whole: bool) -> Result<Arc<Config>, Error> {
         // The library takes its lease from this setting.
         election_timeout_max: millis(LEASE),
         enable_pre_vote: Some(true),
-        enable_elect: whole,
-        // A replica that was restarted comes back with less than it had.
+        // A replica that stands in for one that was has less than that had.
         allow_log_reversion: Some(true),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
         max_in_snapshot_log_to_keep: KEPT_ENTRIES,
@@ -396,62 +476,85 @@ pub(super) fn config(whole: bool) -> Result<Arc<Config>, Error> {
     Ok(Arc::new(config.validate().map_err(Box::new)?))
 }
 
-/// Every replica sets the same members. One that has heard of them already has nothing to do.
-async fn initialize(raft: &Raft, list: BTreeMap<u64, String>) -> Result<(), Error> {
-    let nodes: BTreeMap<u64, BasicNode> = list
-        .into_iter()
-        .map(|(id, address)| (id, BasicNode::new(address)))
-        .collect();
+/// Every replica sets the same members, those of the first hour. One that has heard of them already has nothing to do.
+async fn initialize<C: Kind>(raft: &Raft<C>, list: BTreeMap<u64, String>) -> Result<(), Error> {
+    let nodes = list.into_iter().map(|(id, address)| {
+        let incarnation = 0;
+        (
+            id,
+            Node {
+                address,
+                incarnation,
+            },
+        )
+    });
+    let nodes: BTreeMap<u64, Node> = nodes.collect();
     match raft.initialize(nodes).await {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-        Err(RaftError::APIError(error)) => Err(Error::Initialize(Box::new(error))),
-        Err(RaftError::Fatal(fatal)) => Err(Error::Fatal(Box::new(fatal))),
+        Err(RaftError::APIError(error)) => Err(Error::Initialize(io::Error::other(error))),
+        Err(RaftError::Fatal(error)) => Err(fatal(error)),
     }
 }
 
 /// A leader serves while a quorum holds on to it, and not before it has applied all that earlier leaders have left:
 /// an entry of its own term comes after those.
-fn may_serve(seen: &RaftMetrics<Types>) -> bool {
+fn may_serve<C: Kind>(seen: &RaftMetrics<C>) -> bool {
     let applied = seen.last_applied.map(|applied| applied.leader_id.term);
     let alone = seen.membership_config.voter_ids().eq([seen.id]);
     applied == Some(seen.current_term) && (alone || holds_lease(seen))
 }
 
-fn holds_lease(seen: &RaftMetrics<Types>) -> bool {
+fn holds_lease<C: Kind>(seen: &RaftMetrics<C>) -> bool {
     seen.last_quorum_acked
         .is_some_and(|acked| acked.elapsed() < LEASE - LEASE_MARGIN)
 }
 
-fn caught_up(member: &Member) -> bool {
-    let goal = *member.goal.lock();
-    let metrics = member.raft.metrics();
-    let applied = metrics.borrow_watched().last_applied.map(|id| id.index);
-    goal.is_some() && applied >= goal
+/// Whether all voters agree that this incarnation is one of them, and it has applied what they agreed on before. While
+/// the members change, a majority of the former is needed too, and it does not count among those.
+fn is_let_in<C: Kind>(raft: &Raft<C>, own: u64, standing: Standing) -> bool {
+    let metrics = raft.metrics();
+    let seen = metrics.borrow_watched();
+    let members = &seen.committed_membership_config;
+    let node = members.get_node(&own);
+    node.is_some_and(|node| node.incarnation == standing.incarnation())
+        && members.voter_ids().any(|id| id == own)
+        && members.membership().get_joint_config().len() == 1
+        && seen.last_applied >= *members.log_id()
 }
 
-fn members_by_address(seen: &RaftMetrics<Types>) -> BTreeMap<u64, String> {
+fn members_by_address<C: Kind>(seen: &RaftMetrics<C>) -> BTreeMap<u64, String> {
     let nodes = seen.committed_membership_config.nodes();
-    nodes.map(|(id, node)| (*id, node.addr.clone())).collect()
+    nodes
+        .map(|(id, node)| (*id, node.address.clone()))
+        .collect()
 }
 
-fn members(seen: &RaftMetrics<Types>) -> Members {
+fn members<C: Kind>(seen: &RaftMetrics<C>) -> Members {
     let config = &seen.membership_config;
     let committed = seen.local_committed.map(|id| id.index);
-    let voters: BTreeSet<u64> = config.voter_ids().collect();
-    let learners = config.nodes().map(|(id, _)| *id);
-    let learners = learners.filter(|id| !voters.contains(id)).map(|id| {
-        let matched = seen.replication.as_ref().and_then(|all| all.get(&id));
-        let matched = matched.and_then(|matched| matched.as_ref());
-        (id, matched.map(|id| id.index) >= committed)
-    });
-    Members {
-        learners: learners.collect(),
-        voters,
+    let voting: BTreeSet<u64> = config.voter_ids().collect();
+    let mut members = Members::default();
+    if let [.., _, next] = config.membership().get_joint_config().as_slice() {
+        members.next = Some(next.clone());
     }
+    for (id, node) in config.nodes() {
+        if voting.contains(id) {
+            members.voters.insert(*id, node.incarnation);
+        } else {
+            let matched = seen.replication.as_ref().and_then(|all| all.get(id));
+            let matched = matched.and_then(|matched| matched.as_ref());
+            let learner = Learner {
+                incarnation: node.incarnation,
+                caught_up: matched.map(|id| id.index) >= committed,
+            };
+            members.learners.insert(*id, learner);
+        }
+    }
+    members
 }
 
 /// The voter that has most of the log.
-fn successor(own: u64, seen: &RaftMetrics<Types>) -> Option<u64> {
+fn successor<C: Kind>(own: u64, seen: &RaftMetrics<C>) -> Option<u64> {
     let voters: BTreeSet<u64> = seen.membership_config.voter_ids().collect();
     let replication = seen.replication.as_ref()?;
     let others = replication

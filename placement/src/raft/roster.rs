@@ -2,15 +2,14 @@
 //!
 //! Pure; `raft` asks and carries out.
 //!
-//! A replica without a log must not vote as if it had never promised anything. It waits for a leader that brings
-//! it up to date. Only when so many know nothing that no majority is left that could remember, there is nothing to
-//! wait for.
+//! A replica without a log has to be let in (`standing`). Only when so many know nothing that no majority is left that
+//! could remember, there is nothing to wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::ChangeMembers;
-use openraft::impls::BasicNode;
 
+use super::Node;
 use super::wire::Greeting;
 
 /// What a replica that knows nothing does next.
@@ -30,10 +29,10 @@ pub(super) fn next(own: u64, list: &BTreeSet<u64>, answers: &BTreeMap<u64, Greet
     let mut memberships = Vec::new();
     for (id, answer) in answers {
         match answer {
-            Greeting::Fresh => {
+            Greeting::Fresh | Greeting::Begun => {
                 fresh.insert(*id);
             }
-            // Before its first entry it is as good as fresh, but it will vote.
+            // It waits for its first entry like this one.
             Greeting::Whole(members) if members.is_empty() => {}
             Greeting::Whole(members) => memberships.push(members),
         }
@@ -62,50 +61,107 @@ fn majority(of: usize) -> usize {
 /// Where the members are on the way to the list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
-    pub(super) voters: BTreeSet<u64>,
-    /// Those who listen, and whether they have all the leader has.
-    pub(super) learners: BTreeMap<u64, bool>,
+    /// With their incarnations.
+    pub(super) voters: BTreeMap<u64, u64>,
+    /// The voters there will be, when a change is half made: until it is whole, a majority of the former is needed too.
+    pub(super) next: Option<BTreeSet<u64>>,
+    pub(super) learners: BTreeMap<u64, Learner>,
+}
+
+/// One that listens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Learner {
+    pub(super) incarnation: u64,
+    /// It has all the leader has.
+    pub(super) caught_up: bool,
+}
+
+/// Who there should be, and who is there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// Addresses.
+    pub(super) list: BTreeMap<u64, String>,
+    /// The incarnations that were heard of lately, none for those that answer for all.
+    pub(super) heard: BTreeMap<u64, Option<u64>>,
+}
+
+impl Wanted {
+    /// Whether a replica that is there counts less than it could. As long as that is so, nobody should go.
+    pub(super) fn is_strained(&self, members: &Members) -> bool {
+        let here = self.list.keys().filter(|id| self.heard.contains_key(id));
+        let mut missing = here.filter(|id| match members.voters.get(id) {
+            Some(incarnation) => self.is_gone(**id, *incarnation),
+            None => true,
+        });
+        members.next.is_some() || missing.next().is_some()
+    }
+
+    /// Whether the member is no more: somebody else goes by its id.
+    fn is_gone(&self, id: u64, incarnation: u64) -> bool {
+        let heard = self.heard.get(&id).copied().flatten();
+        heard.is_some_and(|heard| heard != incarnation)
+    }
 }
 
 /// The next single change on the way from the members to the list, if one can be made now. Nobody votes before it
-/// has caught up, and nobody leaves before the ones that replace it vote.
-pub(super) fn change(
-    members: &Members,
-    list: &BTreeMap<u64, String>,
-) -> Option<ChangeMembers<u64, BasicNode>> {
-    let missing = list
+/// has caught up, and nobody leaves before the ones that replace it vote; but those that have lost their log go at
+/// once, for they vote no more anyway.
+pub(super) fn change(members: &Members, wanted: &Wanted) -> Option<ChangeMembers<u64, Node>> {
+    let Members {
+        voters,
+        next,
+        learners,
+    } = members;
+    if let Some(next) = next {
+        return Some(ChangeMembers::ReplaceAllVoters(next.clone()));
+    }
+    let list = &wanted.list;
+    let gone = voters
         .iter()
-        .filter(|(id, _)| !members.voters.contains(id) && !members.learners.contains_key(id));
-    let nodes: BTreeMap<u64, BasicNode> = missing
-        .map(|(id, address)| (*id, BasicNode::new(address)))
-        .collect();
+        .filter(|(id, incarnation)| wanted.is_gone(**id, **incarnation));
+    let gone: BTreeSet<u64> = gone.map(|(id, _)| *id).collect();
+    // Fewer could not agree on it, nor lead.
+    if !gone.is_empty() && voters.len() - gone.len() >= majority(voters.len()) {
+        return Some(ChangeMembers::RemoveVoters(gone));
+    }
+    let gone = learners
+        .iter()
+        .filter(|(id, learner)| wanted.is_gone(**id, learner.incarnation));
+    let gone: BTreeSet<u64> = gone.map(|(id, _)| *id).collect();
+    if !gone.is_empty() {
+        return Some(ChangeMembers::RemoveNodes(gone));
+    }
+    let missing = list.iter().filter_map(|(id, address)| {
+        let known = voters.contains_key(id) || learners.contains_key(id);
+        let incarnation = wanted.heard.get(id).filter(|_| !known)?.unwrap_or_default();
+        let address = address.clone();
+        Some((
+            *id,
+            Node {
+                address,
+                incarnation,
+            },
+        ))
+    });
+    let nodes: BTreeMap<u64, Node> = missing.collect();
     if !nodes.is_empty() {
         return Some(ChangeMembers::AddNodes(nodes));
     }
-    let ready = members
-        .learners
+    let ready = learners
         .iter()
-        .filter(|(id, caught_up)| **caught_up && list.contains_key(id));
+        .filter(|(id, learner)| learner.caught_up && list.contains_key(id));
     let ready: BTreeSet<u64> = ready.map(|(id, _)| *id).collect();
     if !ready.is_empty() {
         return Some(ChangeMembers::AddVoterIds(ready));
     }
-    let leaving: BTreeSet<u64> = members
-        .voters
-        .iter()
-        .copied()
-        .filter(|id| !list.contains_key(id))
-        .collect();
-    let staying = members.voters.len() - leaving.len();
+    let leaving = voters.keys().copied().filter(|id| !list.contains_key(id));
+    let leaving: BTreeSet<u64> = leaving.collect();
+    let staying = voters.len() - leaving.len();
     if !leaving.is_empty() && staying >= majority(list.len()) {
         return Some(ChangeMembers::RemoveVoters(leaving));
     }
-    let idle: BTreeSet<u64> = members
-        .learners
-        .keys()
-        .copied()
-        .filter(|id| !list.contains_key(id))
-        .collect();
+    let idle = learners.keys().copied().filter(|id| !list.contains_key(id));
+    let idle: BTreeSet<u64> = idle.collect();
     (!idle.is_empty()).then_some(ChangeMembers::RemoveNodes(idle))
 }
 
@@ -130,6 +186,7 @@ mod tests {
         check(&[1, 2, 3], &[(2, Greeting::Fresh)], Next::Begin);
         // The others began a moment ago and will send all there is.
         check(&[1, 2, 3], &[(2, whole(&[]))], Next::Wait);
+        check(&[1, 2, 3], &[(2, Greeting::Begun)], Next::Begin);
         check(&[1, 2, 3, 4, 5], &[(2, Greeting::Fresh)], Next::Wait);
         check(
             &[1, 2, 3, 4, 5],
@@ -157,46 +214,113 @@ mod tests {
         );
     }
 
-    fn check_change(voters: &[u64], learners: &[(u64, bool)], list: &[u64], expected: &str) {
+    /// Members as `(id, incarnation)`, learners with whether they have all; those in `heard` go by that incarnation, all
+    /// others of the list by 0.
+    fn check_change(
+        voters: &[(u64, u64)],
+        learners: &[(u64, u64, bool)],
+        list: &[u64],
+        heard: &[(u64, Option<u64>)],
+        expected: &str,
+    ) {
+        let learners = learners.iter().map(|(id, incarnation, caught_up)| {
+            let learner = Learner {
+                incarnation: *incarnation,
+                caught_up: *caught_up,
+            };
+            (*id, learner)
+        });
         let members = Members {
             voters: voters.iter().copied().collect(),
-            learners: learners.iter().copied().collect(),
+            next: None,
+            learners: learners.collect(),
         };
-        let list = list.iter().map(|id| (*id, format!("h{id}:1"))).collect();
-        let found = change(&members, &list).map_or_else(String::new, |change| match change {
-            ChangeMembers::AddNodes(nodes) => format!("+{:?}", nodes.keys().collect::<Vec<_>>()),
+        let mut wanted = Wanted {
+            list: list.iter().map(|id| (*id, format!("h{id}:1"))).collect(),
+            heard: list.iter().map(|id| (*id, None)).collect(),
+        };
+        wanted.heard.extend(heard.iter().copied());
+        let found = change(&members, &wanted).map_or_else(String::new, |change| match change {
+            ChangeMembers::AddNodes(nodes) => {
+                let nodes = nodes.iter().map(|(id, node)| (*id, node.incarnation));
+                format!("+{:?}", nodes.collect::<Vec<_>>())
+            }
             ChangeMembers::AddVoterIds(ids) => format!("vote{ids:?}"),
             ChangeMembers::RemoveVoters(ids) => format!("-vote{ids:?}"),
             ChangeMembers::RemoveNodes(ids) => format!("-{ids:?}"),
             other => format!("{other:?}"),
         });
-        assert_eq!(found, expected, "{members:?} {list:?}");
+        assert_eq!(found, expected, "{members:?} {wanted:?}");
+    }
+
+    fn old<const N: usize>(ids: [u64; N]) -> [(u64, u64); N] {
+        ids.map(|id| (id, 0))
+    }
+
+    fn check_list(voters: &[u64], learners: &[(u64, bool)], list: &[u64], expected: &str) {
+        let voters: Vec<(u64, u64)> = voters.iter().map(|id| (*id, 0)).collect();
+        let learners: Vec<(u64, u64, bool)> =
+            learners.iter().map(|(id, has)| (*id, 0, *has)).collect();
+        check_change(&voters, &learners, list, &[], expected);
     }
 
     #[test]
     fn one_to_three_to_five_and_back() {
-        check_change(&[1], &[], &[1], "");
-        check_change(&[1], &[], &[1, 2, 3], "+[2, 3]");
-        check_change(&[1], &[(2, false), (3, false)], &[1, 2, 3], "");
-        check_change(&[1], &[(2, true), (3, false)], &[1, 2, 3], "vote{2}");
-        check_change(&[1, 2], &[(3, true)], &[1, 2, 3], "vote{3}");
-        check_change(&[1, 2, 3], &[], &[1, 2, 3, 4, 5], "+[4, 5]");
-        check_change(&[1, 2, 3, 4, 5], &[], &[1, 2, 3], "-vote{4, 5}");
-        check_change(&[1, 2, 3], &[(4, true), (5, false)], &[1, 2, 3], "-{4, 5}");
-        check_change(&[1, 2, 3], &[], &[1], "-vote{2, 3}");
+        check_list(&[1], &[], &[1], "");
+        check_list(&[1], &[], &[1, 2, 3], "+[(2, 0), (3, 0)]");
+        check_list(&[1], &[(2, false), (3, false)], &[1, 2, 3], "");
+        check_list(&[1], &[(2, true), (3, false)], &[1, 2, 3], "vote{2}");
+        check_list(&[1, 2], &[(3, true)], &[1, 2, 3], "vote{3}");
+        check_list(&[1, 2, 3], &[], &[1, 2, 3, 4, 5], "+[(4, 0), (5, 0)]");
+        check_list(&[1, 2, 3, 4, 5], &[], &[1, 2, 3], "-vote{4, 5}");
+        check_list(&[1, 2, 3], &[(4, true), (5, false)], &[1, 2, 3], "-{4, 5}");
+        check_list(&[1, 2, 3], &[], &[1], "-vote{2, 3}");
     }
 
     #[test]
     fn replacing_waits_for_the_successor() {
-        check_change(&[1, 2, 3], &[], &[1, 2, 4], "+[4]");
-        check_change(&[1, 2, 3], &[(4, true)], &[1, 2, 4], "vote{4}");
-        check_change(&[1, 2, 3, 4], &[], &[1, 2, 4], "-vote{3}");
+        check_list(&[1, 2, 3], &[], &[1, 2, 4], "+[(4, 0)]");
+        check_list(&[1, 2, 3], &[(4, true)], &[1, 2, 4], "vote{4}");
+        check_list(&[1, 2, 3, 4], &[], &[1, 2, 4], "-vote{3}");
         // All at once: the new ones vote first.
-        check_change(
+        check_list(
             &[1, 2, 3],
             &[(4, false), (5, false), (6, false)],
             &[4, 5, 6],
             "",
         );
+    }
+
+    #[test]
+    fn a_change_that_was_begun_is_finished_first() {
+        let members = Members {
+            voters: old([1, 2, 3]).into(),
+            next: Some(BTreeSet::from([1, 2])),
+            learners: BTreeMap::new(),
+        };
+        let wanted = Wanted::default();
+        assert!(wanted.is_strained(&members));
+        let expected = ChangeMembers::ReplaceAllVoters(BTreeSet::from([1, 2]));
+        assert_eq!(change(&members, &wanted), Some(expected));
+    }
+
+    #[test]
+    fn one_that_lost_its_log_goes_and_comes() {
+        let all = [1, 2, 3];
+        let lost = [(3, Some(7))];
+        check_change(&old(all), &[], &all, &lost, "-vote{3}");
+        check_change(&old([1, 2]), &[], &all, &lost, "+[(3, 7)]");
+        check_change(&old([1, 2]), &[(3, 7, false)], &all, &lost, "");
+        check_change(&old([1, 2]), &[(3, 7, true)], &all, &lost, "vote{3}");
+        check_change(&[(1, 0), (2, 0), (3, 7)], &[], &all, &lost, "");
+        // Lost again, as a learner and as a voter.
+        let again = [(3, Some(8))];
+        check_change(&old([1, 2]), &[(3, 7, true)], &all, &again, "-{3}");
+        check_change(&[(1, 0), (2, 0), (3, 7)], &[], &all, &again, "-vote{3}");
+        // One that stands in for all it was stays, and so does one nobody has heard of.
+        check_change(&[(1, 0), (2, 0), (3, 7)], &[], &all, &[(3, None)], "");
+        // A majority has to be left to agree.
+        let both = [(1, Some(4)), (2, Some(5))];
+        check_change(&old([1, 2]), &[], &[1, 2], &both, "");
     }
 }

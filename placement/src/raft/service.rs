@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use openraft::alias::LogIdOf;
+use openraft::alias::{LogIdOf, VoteOf};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::entry::RaftEntry;
 use tonic::body::Body;
@@ -14,53 +14,55 @@ use tonic::{Response, Status};
 
 use super::machine::Snapshot;
 use super::wire::{Answer, CALL, Call, Greeting, MESSAGE_LIMIT, Request, SERVICE};
-use super::{Member, Seat, Types};
+use super::{Kind, Member, Seat, Types};
 use crate::codec::PostcardCodec;
 
-pub(super) fn routes(seat: Seat, own: u64) -> axum::Router {
-    Routes::new(Service { seat, own }).into_axum_router()
+pub(super) fn routes(seat: Seat) -> axum::Router {
+    Routes::new(Service { seat }).into_axum_router()
 }
 
-#[derive(Clone)]
-struct Service {
-    seat: Seat,
-    own: u64,
-}
-
-impl Service {
-    async fn answer(self, Request { to, call }: Request) -> Result<Response<Answer>, Status> {
+impl<C: Kind> Seat<C> {
+    /// Answers a call of another replica.
+    pub(super) async fn answer(
+        self,
+        Request {
+            to,
+            incarnation,
+            call,
+        }: Request<C>,
+    ) -> Result<Answer<C>, Status> {
         if to != self.own {
             return Err(Status::failed_precondition(
                 "address belongs to another replica than --initial-cluster says there",
             ));
         }
-        let member = self.seat.member.read().clone();
+        let member = self.member.read().clone();
         let Some(member) = member else {
             return Err(Status::unavailable("replica was started a moment ago"));
         };
-        let answer = match call {
+        Ok(match call {
+            Call::Hello(hello) => {
+                self.hear(hello);
+                Answer::Hello(member.standing().name(self.own), member.greeting())
+            }
+            _ if !member.standing().answers_for(incarnation) => {
+                return Err(Status::unavailable(
+                    "replica has lost its log and is not let in again yet",
+                ));
+            }
             Call::Append(request) => {
                 let sent = request.entries.iter().map(RaftEntry::log_id);
                 member.check(request.vote, sent.chain(request.prev_log_id))?;
-                let committed = request.leader_commit;
-                let response = member.raft.append_entries(request).await.map_err(down)?;
-                member.heard(committed);
-                Answer::Append(response)
+                Answer::Append(member.raft.append_entries(request).await.map_err(down)?)
             }
             Call::Snapshot { vote, meta, tables } => {
                 member.check(vote, meta.last_log_id)?;
-                let committed = meta.last_log_id;
                 let snapshot = Snapshot {
                     meta,
                     snapshot: tables.0,
                 };
                 let installed = member.raft.install_full_snapshot(vote, snapshot).await;
-                let response = installed.map_err(down)?;
-                member.heard(committed);
-                Answer::Snapshot(response)
-            }
-            Call::Vote(_) | Call::PreVote(_) | Call::Transfer(_) if !member.is_whole() => {
-                return Err(Status::unavailable("replica has not caught up yet"));
+                Answer::Snapshot(installed.map_err(down)?)
             }
             Call::Vote(request) => Answer::Vote(member.raft.vote(request).await.map_err(down)?),
             Call::PreVote(request) => {
@@ -70,26 +72,28 @@ impl Service {
                 let handled = member.raft.handle_transfer_leader(request).await;
                 Answer::Transfer(handled.map_err(down)?)
             }
-            Call::Hello(hello) => {
-                self.seat.want(hello);
-                Answer::Hello(if member.is_whole() {
-                    let metrics = member.raft.metrics();
-                    let members = &metrics.borrow_watched().committed_membership_config;
-                    Greeting::Whole(members.voter_ids().collect())
-                } else {
-                    Greeting::Fresh
-                })
-            }
-        };
-        Ok(Response::new(answer))
+        })
     }
 }
 
-impl Member {
+impl<C: Kind> Member<C> {
+    /// What it says to one that wants to take part.
+    fn greeting(&self) -> Greeting {
+        if !self.standing().is_whole() {
+            return Greeting::Fresh;
+        }
+        if self.has_just_begun() {
+            return Greeting::Begun;
+        }
+        let metrics = self.raft.metrics();
+        let members = &metrics.borrow_watched().committed_membership_config;
+        Greeting::Whole(members.voter_ids().collect())
+    }
+
     /// Refuses what contradicts the own log, which then is over.
     fn check(
         &self,
-        vote: openraft::alias::VoteOf<Types>,
+        vote: VoteOf<C>,
         sent: impl IntoIterator<Item = LogIdOf<Types>>,
     ) -> Result<(), Status> {
         // A leader of before is told so by the library.
@@ -109,12 +113,19 @@ fn down(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
 }
 
+/// The seat as a gRPC service.
+#[derive(Clone)]
+struct Service {
+    seat: Seat,
+}
+
 impl UnaryService<Request> for Service {
     type Response = Answer;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Request>) -> Self::Future {
-        Box::pin(self.clone().answer(request.into_inner()))
+        let seat = self.seat.clone();
+        Box::pin(async move { seat.answer(request.into_inner()).await.map(Response::new) })
     }
 }
 

@@ -12,7 +12,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 
-use super::Types;
+use super::{Kind, Types};
 
 /// The log; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct LogStore {
     log: Arc<Mutex<Log>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Log {
     entries: BTreeMap<u64, EntryOf<Types>>,
     vote: Option<VoteOf<Types>>,
@@ -29,6 +29,14 @@ struct Log {
 }
 
 impl LogStore {
+    /// The same entries again, for what writes to the one does not reach the other.
+    #[cfg(test)]
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            log: Arc::new(Mutex::new(self.log.lock().clone())),
+        }
+    }
+
     /// Whether somebody else has another entry where this log knows a quorum to have agreed. That cannot be as long
     /// as a majority remembers.
     pub(super) fn contradicts(&self, sent: &[LogIdOf<Types>]) -> bool {
@@ -44,7 +52,7 @@ impl LogStore {
     }
 }
 
-impl RaftLogReader<Types> for LogStore {
+impl<C: Kind> RaftLogReader<C> for LogStore {
     async fn try_get_log_entries<R>(&mut self, range: R) -> Result<Vec<EntryOf<Types>>, io::Error>
     where
         R: RangeBounds<u64> + Clone + Debug + OptionalSend,
@@ -63,10 +71,10 @@ impl RaftLogReader<Types> for LogStore {
     }
 }
 
-impl RaftLogStorage<Types> for LogStore {
+impl<C: Kind> RaftLogStorage<C> for LogStore {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+    async fn get_log_state(&mut self) -> Result<LogState<C>, io::Error> {
         let log = self.log.lock();
         let last = log.entries.values().next_back().map(RaftEntry::log_id);
         Ok(LogState {
@@ -93,7 +101,7 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(self.log.lock().committed)
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<C>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = EntryOf<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -142,7 +150,7 @@ mod tests {
         let entries =
             [log_id(0, 1, 0), log_id(1, 1, 1), log_id(1, 1, 2)].map(EntryOf::<Types>::new_blank);
         store
-            .append(entries, IOFlushed::noop())
+            .append(entries, IOFlushed::<Types>::noop())
             .await
             .expect("in memory");
         let check = |store: &LogStore, sent: &[LogIdOf<Types>], expected| {
@@ -150,8 +158,7 @@ mod tests {
         };
         // Nothing is agreed on yet.
         check(&store, &[log_id(0, 2, 0), log_id(3, 2, 1)], false);
-        store
-            .save_committed(Some(log_id(1, 1, 1)))
+        RaftLogStorage::<Types>::save_committed(&mut store, Some(log_id(1, 1, 1)))
             .await
             .expect("in memory");
         check(&store, &[log_id(0, 2, 0)], true);

@@ -12,7 +12,7 @@ const PLACEMENT: &str = "spiffe://control/ns/dapr-system/dapr-placement";
 
 #[test]
 fn the_promise_of_a_restarted_replica_is_over_before_it_speaks() {
-    let config = replica::config(true).expect("settings are valid");
+    let config = replica::config().expect("settings are valid");
     assert!(SILENCE > LEASE);
     assert!(LEASE_MARGIN >= 2 * LEASE_CHECK);
     assert_eq!(Duration::from_millis(config.election_timeout_max), LEASE);
@@ -49,6 +49,7 @@ async fn leader(identities: [&str; 3], patience: Duration) -> Option<usize> {
             metrics: Metrics::register(&Registry::new()).expect("names are valid"),
             disk: None,
             started: 1,
+            draw: || 1,
             leads,
         };
         replicas.spawn(run(options, |_| (), token.clone()));

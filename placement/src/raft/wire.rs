@@ -9,7 +9,7 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Types;
+use super::{Kind, Types};
 use crate::ledger::Encoded;
 
 /// The service on the raft port; it is internal to replicas of one release.
@@ -19,43 +19,65 @@ pub(super) const CALL: &str = "/dapr.placement.raft.v1.Raft/Call";
 /// The largest message: a snapshot of more hosts than the orders to sidecars could carry.
 pub(super) const MESSAGE_LIMIT: usize = 256 << 20;
 
-/// A call and whom it is meant for: an address may have come to another replica.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
+/// A call and whom it is meant for: an address may have come to another replica, and a replica may have forgotten
+/// what the one before it has promised under the same id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(super) struct Request<C: Kind = Types> {
     pub(super) to: u64,
-    pub(super) call: Call,
+    pub(super) incarnation: u64,
+    pub(super) call: Call<C>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Call {
-    Append(AppendEntriesRequest<Types>),
-    Vote(VoteRequest<Types>),
-    PreVote(VoteRequest<Types>),
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(super) enum Call<C: Kind = Types> {
+    Append(AppendEntriesRequest<C>),
+    Vote(VoteRequest<C>),
+    PreVote(VoteRequest<C>),
     Snapshot {
         vote: VoteOf<Types>,
         meta: SnapshotMetaOf<Types>,
         tables: Encoded,
     },
-    Transfer(TransferLeaderRequest<Types>),
+    Transfer(TransferLeaderRequest<C>),
+    /// The only one that is for every incarnation.
     Hello(Hello),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
-    Append(AppendEntriesResponse<Types>),
-    Vote(VoteResponse<Types>),
-    Snapshot(SnapshotResponse<Types>),
-    Transfer(TransferLeaderResponse<Types>),
-    Hello(Greeting),
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(super) enum Answer<C: Kind = Types> {
+    Append(AppendEntriesResponse<C>),
+    Vote(VoteResponse<C>),
+    Snapshot(SnapshotResponse<C>),
+    Transfer(TransferLeaderResponse<C>),
+    Hello(Name, Greeting),
+}
+
+/// Who says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Name {
+    pub(super) id: u64,
+    /// The only incarnation it answers for; none when it answers for all there were.
+    pub(super) incarnation: Option<u64>,
+}
+
+/// Which replicas there should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct List {
+    /// Addresses by number, from a command line.
+    pub(super) addresses: BTreeMap<u64, String>,
+    /// When that replica was started, in milliseconds since 1970. Of two lists, that of the later start counts.
+    pub(super) started: u64,
 }
 
 /// What a replica says that wants to take part, or has another list of replicas than the members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
-    /// Addresses by number, from its command line.
-    pub(super) list: BTreeMap<u64, String>,
-    /// When it was started, in milliseconds since 1970. Of two lists, that of the later start counts.
-    pub(super) started: u64,
+    pub(super) from: Name,
+    /// The list that counts, as far as it knows.
+    pub(super) list: List,
 }
 
 /// What it hears.
@@ -63,6 +85,8 @@ pub(super) struct Hello {
 pub(super) enum Greeting {
     /// This one knows nothing either.
     Fresh,
+    /// This one has begun with all others a moment ago, and nothing was agreed on with it since.
+    Begun,
     /// This one takes part, together with these voters.
     Whole(BTreeSet<u64>),
 }

@@ -20,8 +20,8 @@ const TYPES: [&str; 3] = ["a", "b", "c"];
 const FACTOR: i64 = 100;
 
 /// In milliseconds, as they ship.
-const HEARTBEAT: u64 = 250;
-const LEASE: u64 = 1200;
+const HEARTBEAT: u64 = 150;
+const LEASE: u64 = 1000;
 const ROUND: u64 = 8000;
 const PATIENCE: u64 = 250;
 const RETURN: u64 = 5000;
@@ -672,6 +672,7 @@ impl World {
             Timer::Round => ROUND,
             Timer::Window => 500,
             Timer::Patience => PATIENCE,
+            Timer::Grace => ROUND,
             Timer::Lease => RETURN,
         };
         let number = self.number + 1;
@@ -1004,6 +1005,7 @@ fn slot(timer: Timer) -> u8 {
         Timer::Window => 1,
         Timer::Patience => 2,
         Timer::Lease => 3,
+        Timer::Grace => 4,
     }
 }
 

@@ -162,7 +162,7 @@ async fn one_replica_becomes_three_and_one_again() {
     eventually("it votes again", async || {
         get(metrics_port, "/")
             .await
-            .is_ok_and(|(.., text)| text.contains("dapr_placement_raft_voter 1"))
+            .is_ok_and(|(.., text)| text.contains("\ndapr_placement_raft_voter 1\n"))
     })
     .await;
     replicas[0].running.take().expect("running").kill().await;

@@ -14,10 +14,10 @@ async fn filled(folder: &Path) -> Disk {
     let entries: Vec<EntryOf<Types>> = (0..200)
         .map(|index| EntryOf::<Types>::new_blank(log_id(1, index)))
         .collect();
-    disk.append(entries, IOFlushed::noop())
+    disk.append(entries, IOFlushed::<Types>::noop())
         .await
         .expect("written");
-    disk.save_committed(Some(log_id(1, 150)))
+    RaftLogStorage::<Types>::save_committed(&mut disk, Some(log_id(1, 150)))
         .await
         .expect("written");
     disk
@@ -27,12 +27,13 @@ async fn filled(folder: &Path) -> Disk {
 async fn what_was_written_is_there_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = filled(folder.path()).await;
-    assert!(!disk.is_whole().expect("read"));
-    disk.set_whole().await.expect("written");
+    assert_eq!(disk.standing().expect("read"), None);
+    let standing = Standing::stranger(7).let_in();
+    disk.set_standing(standing).await.expect("written");
     drop(disk);
-    let mut disk = Disk::open(folder.path(), "p0").expect("opens again");
-    assert!(disk.is_whole().expect("read"));
-    let state = disk.get_log_state().await.expect("read");
+    let disk = Disk::open(folder.path(), "p0").expect("opens again");
+    assert_eq!(disk.standing().expect("read"), Some(standing));
+    let state = disk.log_state::<Types>().expect("read");
     assert_eq!(state.last_log_id, Some(log_id(1, 199)));
     assert!(
         !disk
@@ -117,5 +118,5 @@ async fn a_start_that_was_cut_short_leaves_no_store() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join(UNFINISHED), "half").expect("written");
     let disk = Disk::open(folder.path(), "p0").expect("opens");
-    assert!(!disk.is_whole().expect("read"));
+    assert_eq!(disk.standing().expect("read"), None);
 }
