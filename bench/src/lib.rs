@@ -6,6 +6,7 @@
 pub mod cores;
 pub mod injector;
 pub mod load;
+pub mod operator;
 pub mod placement;
 pub mod process;
 pub mod report;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use dapr_bench::report::{Row, Target};
-use dapr_bench::{injector, placement, report, rows, sentry};
+use dapr_bench::{injector, operator, placement, report, rows, sentry};
 
 /// Time of each invocation load.
 const DURATION: Duration = Duration::from_secs(10);
@@ -31,6 +31,7 @@ enum Group {
     /// What Sentry does without its network; there is no executable of it, hence no baseline.
     Signing,
     Injector,
+    Operator,
     Placement,
     Sizes,
 }
@@ -97,11 +98,12 @@ fn groups(names: impl Iterator<Item = String>) -> Result<Vec<Group>> {
 }
 
 impl Group {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Daprd,
         Self::Sentry,
         Self::Signing,
         Self::Injector,
+        Self::Operator,
         Self::Placement,
         Self::Sizes,
     ];
@@ -112,6 +114,7 @@ impl Group {
             Self::Sentry => "sentry",
             Self::Signing => "signing",
             Self::Injector => "injector",
+            Self::Operator => "operator",
             Self::Placement => "placement",
             Self::Sizes => "sizes",
         }
@@ -138,6 +141,7 @@ impl Group {
             Self::Sentry => sentry::rows(),
             Self::Signing => vec![sentry::signing::row()],
             Self::Injector => injector::rows(),
+            Self::Operator => operator::rows(),
             Self::Placement => placement::rows(),
             Self::Sizes => SIZES
                 .iter()
@@ -162,6 +166,7 @@ impl Group {
             Self::Sentry => sentry::measure(folder).await,
             Self::Signing => Ok(vec![sentry::signing::measure()?]),
             Self::Injector => injector::measure(folder).await,
+            Self::Operator => operator::measure(folder).await,
             Self::Placement => placement::measure(folder).await,
             Self::Sizes => SIZES
                 .iter()
@@ -201,6 +206,6 @@ mod tests {
         };
         check(&[], Some(&Group::ALL));
         check(&["sizes", "sentry"], Some(&[Group::Sizes, Group::Sentry]));
-        check(&["operator"], None);
+        check(&["scheduler"], None);
     }
 }

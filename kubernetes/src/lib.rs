@@ -29,4 +29,4 @@ pub mod slim;
 pub mod watch;
 
 pub use client::{Error, InCluster, Place, client};
-pub use watch::{Change, Config, Health, Object, Reader, State, Watcher, watch};
+pub use watch::{Change, Config, Health, Object, Reader, State, Unreadable, Watcher, watch};

@@ -31,6 +31,7 @@ pub use config::Config;
 pub use health::{Health, State};
 pub use pace::{Backoff, Pace};
 pub use reader::Reader;
+pub use store::Unreadable;
 
 /// What can be watched: any kube resource, also a slim one with the few fields its reader needs.
 ///

@@ -21,11 +21,14 @@ use configuration::ControlPlane;
 
 mod cluster;
 mod configuration;
+pub mod crds;
 mod leader;
 mod objects;
 mod service;
+mod state;
 
 pub use service::{Listeners, Service, Targets};
+pub use state::State;
 
 /// The app id of the operator in its SPIFFE id.
 const APP_ID: &str = "dapr-operator";
@@ -98,9 +101,11 @@ pub async fn run(
     // `--metrics-listen-address` is accepted and not applied.
     let diagnostics = Diagnostics::bind(settings.healthz_port, &settings.metrics, "").await?;
     let listeners = bind_all(&settings).await?;
-    let (mut tasks, shown) = (JoinSet::new(), Shown::default());
+    let (mut tasks, mut shown) = (JoinSet::new(), Shown::default());
     let (health, registry) = (shown.health.clone(), shown.metrics.registry.clone());
     let metrics = services::Metrics::register(&registry)?;
+    let state = State::register(&registry)?;
+    shown.page = Some(state.page());
     let token = shutdown.token();
     diagnostics.serve(&mut tasks, shown, token);
     let security_provider = health.target("security-provider");
@@ -137,6 +142,7 @@ pub async fn run(
         duties: settings.duties,
         election,
         metrics,
+        state,
         targets,
     };
     let mut work = JoinSet::new();

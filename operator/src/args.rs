@@ -186,7 +186,10 @@ impl Args {
 }
 
 /// Where the API server is: the flag, `KUBECONFIG`, the cluster around the process, the home directory.
-fn place(kubeconfig: &Path, environment: &Environment) -> Result<Place, dapr_kubernetes::Error> {
+pub(crate) fn place(
+    kubeconfig: &Path,
+    environment: &Environment,
+) -> Result<Place, dapr_kubernetes::Error> {
     let flag = Some(kubeconfig).filter(|path| !path.as_os_str().is_empty());
     let variable = environment.non_empty("KUBECONFIG").map(Path::new);
     Place::choose(

@@ -4,6 +4,7 @@
 //! is held for no longer than it takes to hand a change to the streams of a namespace. Secrets are fetched outside of it,
 //! by the first stream that needs them.
 
+mod message;
 mod queue;
 mod recent;
 mod subscription;
@@ -29,7 +30,8 @@ use queue::{Pending, Queue};
 use recent::{Missed, Recent};
 use version::{Resolved, Shipment, Version};
 
-pub use subscription::{Event, Subscription};
+pub use message::Event;
+pub use subscription::Subscription;
 
 /// How many objects of a list wait for their secrets at a time.
 const AT_ONCE: usize = 16;

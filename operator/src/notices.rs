@@ -1,26 +1,27 @@
 //! Notices: a resource that sidecars will trip over gets a Kubernetes Event that says so, once.
 //!
-//! Only the leader writes them. What is wrong with what stands in `findings.rs`, which is pure; `objects.rs` keeps the
-//! little it needs to know. Of Secrets only names are ever asked for. Nothing depends on an Event being written.
+//! Only the leader writes them. What is wrong with what stands in `findings.rs`, which is pure. Nothing is watched for
+//! them alone, and of Secrets only names are known. Nothing depends on an Event being written.
 
 mod findings;
-mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
+use dapr_crds::Component;
+use dapr_crds::subscription::v2alpha1::Subscription;
+use dapr_kubernetes::Reader;
 use dapr_kubernetes::event::{self, Kind, Note};
-use dapr_kubernetes::{Config, Reader, watch};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
+use kube::Client;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::pods::Pod;
-use findings::{Apps, Finding, World, findings};
-use objects::{AppService, Component, Secret, Subscription};
+use crate::secrets::SecretName;
+use crate::services::Live;
+use findings::{Apps, Finding, Unreadables, World, findings};
 
 /// Who tells it.
 const COMPONENT: &str = "dapr-operator";
@@ -32,73 +33,49 @@ const RETRY: Duration = Duration::from_secs(10);
 /// the workload after both.
 pub const SETTLED: Duration = Duration::from_secs(30);
 
-/// Writes Events about the resources in `namespace`, or in all, until it is dropped; about what has been wrong for
-/// `settled`.
+/// What is looked at. Others watch it.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Pods: the apps there are.
+    pub pods: Reader<Pod>,
+    /// Services of apps: the apps that have no pods right now.
+    pub services: Reader<Live>,
+    /// Components.
+    pub components: Reader<Component>,
+    /// Subscriptions.
+    pub subscriptions: Reader<Subscription>,
+    /// Which Secrets there are.
+    pub secrets: Reader<SecretName>,
+}
+
+/// Writes Events about the resources until it is dropped; about what has been wrong for `settled`.
 ///
 /// `client` should be fenced by the term of the leader. Failures of the API server are waited out.
-pub async fn run(
-    client: Client,
-    namespace: Option<&str>,
-    pods: Reader<Pod>,
-    settled: Duration,
-) -> Infallible {
-    let only_apps = Config {
-        labels: Some("dapr.io/enabled=true".to_owned()),
-        ..Config::default()
-    };
-    let all = Config::default;
-    let (components, components_watch) = watch::<Component>(scoped(&client, namespace), all());
-    let (subscriptions, subscriptions_watch) =
-        watch::<Subscription>(scoped(&client, namespace), all());
-    let (secrets, secrets_watch) = watch::<Secret>(scoped(&client, namespace), all());
-    let (services, services_watch) = watch::<AppService>(scoped(&client, namespace), only_apps);
+pub async fn run(client: Client, sources: Sources, settled: Duration) -> Infallible {
     let desk = Desk {
         client,
         settled,
-        pods,
-        components,
-        subscriptions,
-        secrets,
-        services,
+        sources,
     };
-    tokio::select! {
-        never = components_watch.run(|_| {}) => match never {},
-        never = subscriptions_watch.run(|_| {}) => match never {},
-        never = secrets_watch.run(|_| {}) => match never {},
-        never = services_watch.run(|_| {}) => match never {},
-        never = desk.run() => match never {},
-    }
-}
-
-fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
+    desk.run().await
 }
 
 /// What is known, and who is told.
 struct Desk {
     client: Client,
     settled: Duration,
-    pods: Reader<Pod>,
-    components: Reader<Component>,
-    subscriptions: Reader<Subscription>,
-    secrets: Reader<Secret>,
-    services: Reader<AppService>,
+    sources: Sources,
 }
 
 impl Desk {
     async fn run(&self) -> Infallible {
+        let sources = &self.sources;
         let mut changes = (
-            self.pods.subscribe(),
-            self.components.subscribe(),
-            self.subscriptions.subscribe(),
-            self.secrets.subscribe(),
-            self.services.subscribe(),
+            sources.pods.subscribe(),
+            sources.components.subscribe(),
+            sources.subscriptions.subscribe(),
+            sources.secrets.subscribe(),
+            sources.services.subscribe(),
         );
         let mut log = Log::default();
         loop {
@@ -123,25 +100,36 @@ impl Desk {
 
     /// What is wrong now. What is not known yet is not missing.
     fn look(&self) -> BTreeSet<Finding> {
-        let apps = (self.pods.is_synced() && self.services.is_synced()).then(|| {
+        let Sources {
+            pods,
+            services,
+            components,
+            subscriptions,
+            secrets,
+        } = &self.sources;
+        let apps = (pods.is_synced() && services.is_synced()).then(|| {
             let mut apps = Apps::new();
-            for pod in self.pods.snapshot().iter().filter(|pod| pod.is_enabled()) {
+            for pod in pods.snapshot().iter().filter(|pod| pod.is_enabled()) {
                 let here = apps.entry(pod.namespace().to_owned()).or_default();
                 here.insert(pod.app_id().to_owned());
             }
             // A workload without pods has its Service.
-            for service in self.services.snapshot().iter() {
+            for service in services.snapshot().iter() {
                 let here = apps.entry(service.namespace().to_owned()).or_default();
                 here.extend(service.app_id().map(str::to_owned));
             }
             apps
         });
         let is_secret = |namespace: &str, name: &str| {
-            !self.secrets.is_synced() || self.secrets.get(namespace, name).is_some()
+            !secrets.is_synced() || secrets.get(namespace, name).is_some()
         };
         findings(&World {
-            components: &self.components.snapshot(),
-            subscriptions: &self.subscriptions.snapshot(),
+            components: &components.snapshot(),
+            subscriptions: &subscriptions.snapshot(),
+            unreadable: Unreadables {
+                components: &components.all_unreadable(),
+                subscriptions: &subscriptions.all_unreadable(),
+            },
             apps: apps.as_ref(),
             is_secret: &is_secret,
         })

@@ -1,5 +1,7 @@
 //! Values of Kubernetes Secrets in the resources that refer to them. Pure: `vault.rs` fetches.
 
+mod name;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use dapr_crds::DynamicValue;
 
 use crate::kinds::{Form, Kind, Missing, Slot};
+
+pub use name::SecretName;
 
 /// What a Secret holds. It never shows in a log.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //!
 //! What a caller sees is decided in `access.rs`, `hub.rs` and `assignment.rs`; here stand codes and texts of the wire.
 
-mod codec;
 mod lists;
 mod streams;
 
@@ -16,8 +15,10 @@ use std::task::{Context, Poll};
 
 use dapr_proto::dapr::proto::operator::v1 as wire;
 use dapr_security::{Identity, Peer};
+use futures::stream;
 use http::{Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use prost::Message;
 use tonic::body::Body;
 use tonic::server::Grpc;
@@ -27,8 +28,7 @@ use tower::{Service, service_fn};
 
 use crate::access::authorize;
 use crate::resources::Resources;
-use codec::Events;
-use streams::Stream;
+use streams::Told;
 
 /// The name of the service in paths.
 const SERVICE: &str = "/dapr.proto.operator.v1.Operator/";
@@ -179,19 +179,29 @@ where
     grpc.unary(service_fn(method), request).await
 }
 
+/// tonic reads the request and writes the head of the answer; its body is [`Told`].
 async fn streaming<R, F>(
     request: HttpRequest<Incoming>,
     open: impl Fn(Caller, R) -> F,
 ) -> HttpResponse<Body>
 where
     R: Message + Default + 'static,
-    F: Future<Output = Result<Stream, Status>>,
+    F: Future<Output = Result<Told, Status>>,
 {
+    let opened = Mutex::new(None);
     let method = |request: Request<R>| {
         let caller = Caller::of(&request);
-        let opened = open(caller, request.into_inner());
-        async move { opened.await.map(Response::new) }
+        let (open, opened) = (open(caller, request.into_inner()), &opened);
+        async move {
+            let told = open.await?;
+            *opened.lock() = Some(told);
+            Ok(Response::new(stream::empty::<Result<(), Status>>()))
+        }
     };
-    let mut grpc = Grpc::new(Events::<R>::default());
-    grpc.server_streaming(service_fn(method), request).await
+    let mut grpc = Grpc::new(ProstCodec::<(), R>::default());
+    let answer = grpc.server_streaming(service_fn(method), request).await;
+    match opened.into_inner() {
+        Some(told) => answer.map(|_| Body::new(told)),
+        None => answer,
+    }
 }

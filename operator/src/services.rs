@@ -16,10 +16,11 @@ mod work;
 mod workloads;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dapr_kubernetes::{Config, Reader, watch};
+use dapr_kubernetes::{Config, Object, Reader, Watcher, watch};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use parking_lot::RwLock;
@@ -27,11 +28,12 @@ use tokio::time::sleep;
 
 use crate::pods::Pod;
 use apply::Writer;
-use objects::{Deployment, Live, Rollout, StatefulSet, Workload};
+use objects::{Rollout, StatefulSet};
 use work::{Pending, Work};
 use workloads::{Of, Workloads};
 
 pub use metrics::Metrics;
+pub use objects::{Deployment, Live, Workload};
 
 /// How long Rollouts may be unknown to the API server.
 const ROLLOUTS_LIMIT: Duration = Duration::from_secs(120);
@@ -39,6 +41,8 @@ const ROLLOUTS_LIMIT: Duration = Duration::from_secs(120);
 const ROLLOUTS_LOOK: Duration = Duration::from_secs(5);
 /// Only Services with this label are watched. One that lost it is found when a new one cannot be created.
 const OURS: &str = "dapr.io/enabled=true";
+/// The label of the injector's Deployment.
+const INJECTOR: &str = "app=dapr-sidecar-injector";
 
 /// Which workloads get Services, besides Deployments and StatefulSets.
 #[derive(Clone, Debug, Default)]
@@ -49,30 +53,106 @@ pub struct Kinds {
     pub others: Option<Reader<Pod>>,
 }
 
+/// Which Deployments are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deployments {
+    /// All: each may want a Service.
+    All,
+    /// The injector's alone: the watchdog waits for it.
+    Injectors,
+    /// None.
+    None,
+}
+
+/// The Deployments and Services of the cluster: watched once, whichever duties of the leader read them.
+#[derive(Debug)]
+pub struct Watches {
+    deployments: Watched<Workload<Deployment>>,
+    services: Watched<Live>,
+    which: Deployments,
+}
+
+/// One kind.
+#[derive(Debug)]
+struct Watched<K: Object> {
+    reader: Reader<K>,
+    watcher: Watcher<K>,
+}
+
+impl Watches {
+    /// Those of `namespace`, or of all. Nothing is sent yet.
+    pub fn new(client: &Client, namespace: Option<&str>, which: Deployments) -> Self {
+        let labels = |labels: &str| Config {
+            labels: Some(labels.to_owned()),
+            ..Config::default()
+        };
+        let deployments = match which {
+            Deployments::All | Deployments::None => Config::default(),
+            Deployments::Injectors => labels(INJECTOR),
+        };
+        Self {
+            deployments: Watched::new(scoped(client, namespace), deployments),
+            services: Watched::new(scoped(client, namespace), labels(OURS)),
+            which,
+        }
+    }
+
+    /// The Deployments.
+    pub fn deployments(&self) -> Reader<Workload<Deployment>> {
+        self.deployments.reader.clone()
+    }
+
+    /// The Services of apps.
+    pub fn services(&self) -> Reader<Live> {
+        self.services.reader.clone()
+    }
+
+    /// Fills the readers until it is dropped, where no Services are kept.
+    pub async fn run(self) -> Infallible {
+        let deployments = async {
+            match self.which {
+                Deployments::All | Deployments::Injectors => {
+                    self.deployments.watcher.run(|_| {}).await
+                }
+                Deployments::None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            never = deployments => never,
+            never = self.services.watcher.run(|_| {}) => never,
+        }
+    }
+}
+
+impl<K: Object> Watched<K> {
+    fn new(api: Api<K>, config: Config) -> Self {
+        let (reader, watcher) = watch(api, config);
+        Self { reader, watcher }
+    }
+}
+
 /// Keeps the Services of the workloads in `namespace`, or in all, until it is dropped.
 ///
-/// `client` should be fenced by the term of the leader. Failures of the API server are waited out.
+/// `watches` has to be of the same namespace, and of all Deployments. `client` should be fenced by the term of the leader. Failures of the API server are waited out.
 ///
 /// # Errors
 /// Rollouts are wanted, but the API server has not known them for two minutes.
 pub async fn run(
     client: Client,
+    watches: Watches,
     namespace: Option<&str>,
     kinds: Kinds,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
     let all = Config::default;
-    let ours = Config {
-        labels: Some(OURS.to_owned()),
-        ..Config::default()
-    };
-    let (deployments, deployments_watch) = watch(scoped(&client, namespace), all());
+    let (deployments, services) = (watches.deployments(), watches.services());
+    let (deployments_watch, services_watch) =
+        (watches.deployments.watcher, watches.services.watcher);
     let (stateful_sets, stateful_sets_watch) = watch(scoped(&client, namespace), all());
     let rollouts = kinds
         .rollouts
         .then(|| watch::<Workload<Rollout>>(scoped(&client, namespace), all()));
     let (rollouts, rollouts_watch) = rollouts.unzip();
-    let (services, services_watch) = watch::<Live>(scoped(&client, namespace), ours);
     let pending = Arc::new(Pending::default());
     let others = Arc::new(RwLock::new(BTreeMap::new()));
     let work = Work {

@@ -119,6 +119,11 @@ impl Server {
         self.process.id().context("it has ended")
     }
 
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Ends it as a crash would.
     pub async fn kill(mut self) -> Result<()> {
         self.process.kill().await
@@ -126,7 +131,7 @@ impl Server {
 }
 
 /// Starts a program with ports of its own and waits until it is healthy.
-async fn start(
+pub(crate) async fn start(
     folder: &Path,
     program: &Path,
     more: &[String],

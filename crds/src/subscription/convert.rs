@@ -42,7 +42,7 @@ impl From<v1alpha1::Subscription> for v2alpha1::Subscription {
 }
 
 impl From<v2alpha1::Subscription> for v1alpha1::Subscription {
-    /// The default route becomes the only one; rules have no place in `v1alpha1` and are lost.
+    /// The default route becomes the only one; rules have no field in `v1alpha1`. Who converts objects keeps them.
     fn from(v2: v2alpha1::Subscription) -> Self {
         let v2alpha1::Subscription {
             api_version: V2Alpha1,

@@ -6,6 +6,10 @@ use serde_json::{Map, Value, json};
 use super::{v1alpha1, v2alpha1};
 use crate::meta::{KINDS, V1ALPHA1, V2ALPHA1};
 
+/// Where `v1alpha1` keeps the rules of `v2alpha1`, for which it has no field: whoever writes through the old version
+/// must not erase what only the new one shows.
+const RULES: &str = "dapr.io/subscription-rules";
+
 /// Why one object could not be converted. The texts reach the API server's user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConversionError {
@@ -94,11 +98,27 @@ pub fn convert(object: &Value, desired_version: &str) -> Result<Value, Conversio
     match (version, desired_version) {
         (V1ALPHA1, V2ALPHA1) => {
             let v1: v1alpha1::Subscription = decode(object)?;
-            encode(object, &v2alpha1::Subscription::from(v1))
+            let mut v2 = v2alpha1::Subscription::from(v1);
+            let kept = kept_rules(object);
+            let has_kept = kept.is_some();
+            v2.spec.routes.rules = kept.unwrap_or_default();
+            let mut converted = encode(object, &v2)?;
+            if has_kept {
+                forget_rules(&mut converted);
+            }
+            Ok(converted)
         }
         (V2ALPHA1, V1ALPHA1) => {
             let v2: v2alpha1::Subscription = decode(object)?;
-            encode(object, &v1alpha1::Subscription::from(v2))
+            let rules = serde_json::to_string(&v2.spec.routes.rules);
+            let rules = rules.map_err(|error| ConversionError::Malformed(error.to_string()))?;
+            // Also where somebody wrote rules there without meaning any: they must not become some on the way back.
+            let has_rules = !v2.spec.routes.rules.is_empty() || kept_rules(object).is_some();
+            let mut converted = encode(object, &v1alpha1::Subscription::from(v2))?;
+            if has_rules {
+                keep_rules(&mut converted, rules);
+            }
+            Ok(converted)
         }
         _ => {
             let version = version.rsplit('/').next().unwrap_or_default().to_owned();
@@ -121,6 +141,41 @@ fn is_registered(kind: &str, version: &str) -> bool {
 fn decode<T: serde::de::DeserializeOwned>(object: &Value) -> Result<T, ConversionError> {
     serde_json::from_value(object.clone())
         .map_err(|error| ConversionError::Malformed(error.to_string()))
+}
+
+/// The rules an object of the old version keeps; `None` also where somebody wrote something else there.
+fn kept_rules(object: &Value) -> Option<Vec<v2alpha1::RouteRule>> {
+    let kept = object.get("metadata")?.get("annotations")?.get(RULES)?;
+    serde_json::from_str(kept.as_str()?).ok()
+}
+
+fn keep_rules(converted: &mut Value, rules: String) {
+    let Some(metadata) = converted.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let annotations = metadata.entry("annotations").or_insert(Value::Null);
+    if annotations.is_null() {
+        *annotations = json!({});
+    }
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(RULES.to_owned(), Value::String(rules));
+    }
+}
+
+fn forget_rules(converted: &mut Value) {
+    let Some(metadata) = converted.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let annotations = metadata
+        .get_mut("annotations")
+        .and_then(Value::as_object_mut);
+    let is_empty = annotations.is_some_and(|annotations| {
+        annotations.remove(RULES);
+        annotations.is_empty()
+    });
+    if is_empty {
+        metadata.remove("annotations");
+    }
 }
 
 /// Writes the converted object with the metadata it came with, so that nothing in there depends on what our

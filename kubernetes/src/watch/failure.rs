@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::health::Presence;
 use super::wire::Status;
 
 /// A failed attempt.
@@ -12,6 +13,8 @@ pub(super) struct Failure {
     pub(super) class: Class,
     /// How long the server wants to be left alone.
     pub(super) retry_after: Option<Duration>,
+    /// What it says of the kind.
+    pub(super) presence: Presence,
     /// What health and log say.
     pub(super) text: String,
 }
@@ -47,6 +50,10 @@ impl Failure {
         Self {
             class,
             retry_after: status.retry_after(),
+            presence: match status.code {
+                404 => Presence::Absent,
+                _ => Presence::Unsaid,
+            },
             text: text(status),
         }
     }
@@ -55,6 +62,7 @@ impl Failure {
         Self {
             class,
             retry_after: None,
+            presence: Presence::Unsaid,
             text,
         }
     }

@@ -6,7 +6,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::health::Health;
-use super::store::Store;
+use super::store::{Store, Unreadable};
 
 /// The last known objects of one kind. Clones are cheap and see the same.
 ///
@@ -96,7 +96,12 @@ impl<K> Reader<K> {
 
     /// How many objects the server has that cannot be read. Where an earlier version could, it is still served.
     pub fn unreadable(&self) -> usize {
-        self.0.store.read().unreadable()
+        self.0.store.read().unreadable().len()
+    }
+
+    /// The objects that cannot be read, in order of namespace and name, and why. [`Reader::subscribe`] tells of them too.
+    pub fn all_unreadable(&self) -> Vec<Unreadable> {
+        self.0.store.read().unreadable().collect()
     }
 
     /// Whether the first list is complete. It stays so: see [`Reader::health`] for what happened since.

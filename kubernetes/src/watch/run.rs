@@ -12,7 +12,7 @@ use super::plan::{News, Paging, Plan, Step};
 use super::reader::Shared;
 use super::server::{Part, Said, Server, Stream};
 use super::store::{Age, Key, Put};
-use super::wire::{Event, Identity, Page};
+use super::wire::{Event, Identity, Page, unquoted};
 use super::{Change, Config, Object};
 
 /// More pages than any list has: a server whose pages never end is not believed.
@@ -207,13 +207,23 @@ impl<K: Object> Run<K> {
         let read = match identity.object::<K>(object) {
             Ok(read) => read,
             Err(error) => {
-                self.unreadable(&identity.key, error.to_string());
+                self.unreadable(&identity, &error);
                 return (identity, News::Same);
             }
         };
-        let put = self.shared.store.write().put(identity.clone(), read);
+        let (put, mended) = {
+            let mut store = self.shared.store.write();
+            let unreadable = store.unreadable().len();
+            let put = store.put(identity.clone(), read);
+            (put, store.unreadable().len() != unreadable)
+        };
         match put {
-            Put::Unchanged => (identity, News::Same),
+            Put::Unchanged => {
+                if mended {
+                    self.shared.changed();
+                }
+                (identity, News::Same)
+            }
             Put::Changed { old, new } => {
                 self.shared.changed();
                 on(Change::Applied { old, new });
@@ -223,10 +233,18 @@ impl<K: Object> Run<K> {
     }
 
     fn delete(&self, key: &Key, on: &mut impl FnMut(Change<K>)) -> News {
-        let Some(old) = self.shared.store.write().remove(key) else {
+        let (old, mended) = {
+            let mut store = self.shared.store.write();
+            let unreadable = store.unreadable().len();
+            let old = store.remove(key);
+            (old, store.unreadable().len() != unreadable)
+        };
+        if old.is_some() || mended {
+            self.shared.changed();
+        }
+        let Some(old) = old else {
             return News::Same;
         };
-        self.shared.changed();
         on(Change::Deleted { old });
         News::Changed
     }
@@ -238,10 +256,15 @@ impl<K: Object> Run<K> {
             .ok()
     }
 
-    fn unreadable(&self, key: &Key, error: String) {
-        let news = self.shared.store.write().put_unreadable(key, error.clone());
+    fn unreadable(&self, identity: &Identity, error: &serde_json::Error) {
+        let error = unquoted(error);
+        let news = {
+            let mut store = self.shared.store.write();
+            store.put_unreadable(identity, error.clone())
+        };
         if news {
-            let (namespace, name) = (&key.namespace, &key.name);
+            self.shared.changed();
+            let (namespace, name) = (&identity.key.namespace, &identity.key.name);
             warn!(kind = self.server.kind, %namespace, %name, error, "cannot be read, skipped");
         }
     }
@@ -268,7 +291,7 @@ impl<K: Object> Run<K> {
         let news = self
             .shared
             .health
-            .send_if_modified(|health| health.failed(&error, now));
+            .send_if_modified(|health| health.failed(&error, failure.presence, now));
         if news {
             warn!(kind = self.server.kind, error, "behind the API server");
         } else {

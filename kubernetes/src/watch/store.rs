@@ -11,7 +11,7 @@ pub(super) struct Store<K> {
     namespaces: BTreeMap<Box<str>, BTreeMap<Box<str>, Entry<K>>>,
     len: usize,
     /// Objects that could not be read, with the reason that was logged.
-    unreadable: BTreeMap<Key, Unreadable>,
+    unreadable: BTreeMap<Key, Entry<str>>,
     /// Grows with every list; what a complete list did not show is gone.
     list: u64,
 }
@@ -24,17 +24,24 @@ pub(super) struct Key {
 }
 
 #[derive(Debug)]
-struct Entry<K> {
+struct Entry<K: ?Sized> {
     version: Option<Box<str>>,
     uid: Option<Box<str>>,
     list: u64,
     object: Arc<K>,
 }
 
-#[derive(Debug)]
-struct Unreadable {
-    reason: String,
-    list: u64,
+/// An object that the server has and that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its namespace; empty for cluster-wide objects.
+    pub namespace: Box<str>,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its unique id, if it has one.
+    pub uid: Option<Box<str>>,
+    /// Why it cannot be read. Nothing of the object's values is in it.
+    pub reason: Arc<str>,
 }
 
 /// What putting an object changed.
@@ -87,8 +94,14 @@ impl<K> Store<K> {
         self.len
     }
 
-    pub(super) fn unreadable(&self) -> usize {
-        self.unreadable.len()
+    /// What cannot be read, in order of namespace and name.
+    pub(super) fn unreadable(&self) -> impl ExactSizeIterator<Item = Unreadable> {
+        self.unreadable.iter().map(|(key, entry)| Unreadable {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: entry.uid.clone(),
+            reason: Arc::clone(&entry.object),
+        })
     }
 
     /// Whether an event repeats what the object was before.
@@ -150,7 +163,8 @@ impl<K> Store<K> {
     }
 
     /// Notes an object that cannot be read; an earlier version stays. Says whether the reason is new.
-    pub(super) fn put_unreadable(&mut self, key: &Key, reason: String) -> bool {
+    pub(super) fn put_unreadable(&mut self, identity: &Identity, reason: String) -> bool {
+        let Identity { key, version, uid } = identity;
         let names = self.namespaces.get_mut(&key.namespace);
         if let Some(entry) = names.and_then(|names| names.get_mut(&key.name)) {
             entry.list = self.list;
@@ -158,10 +172,14 @@ impl<K> Store<K> {
         let news = self
             .unreadable
             .get(key)
-            .is_none_or(|known| known.reason != reason);
-        let list = self.list;
-        self.unreadable
-            .insert(key.clone(), Unreadable { reason, list });
+            .is_none_or(|known| *known.object != *reason || known.uid != *uid);
+        let entry = Entry {
+            version: version.clone(),
+            uid: uid.clone(),
+            list: self.list,
+            object: reason.into(),
+        };
+        self.unreadable.insert(key.clone(), entry);
         news
     }
 
@@ -246,16 +264,16 @@ mod tests {
         for name in ["a", "b", "c"] {
             put(&mut store, name, 0);
         }
-        store.put_unreadable(&key("d"), "broken".to_owned());
+        store.put_unreadable(&identity("d", None, None), "broken".to_owned());
         store.begin_list();
         put(&mut store, "a", 0);
-        store.put_unreadable(&key("b"), "broken".to_owned());
+        store.put_unreadable(&identity("b", None, None), "broken".to_owned());
         assert_eq!(store.gone(), [key("d"), key("c")]);
         for key in store.gone() {
             store.remove(&key);
         }
         assert_eq!(store.iter().count(), 2);
-        assert_eq!(store.unreadable(), 1);
+        assert_eq!(store.unreadable().len(), 1);
         assert!(
             store.get("default", "b").is_some(),
             "the readable version stays"
@@ -266,12 +284,12 @@ mod tests {
     #[test]
     fn an_unreadable_object_is_news_once_per_reason() {
         let mut store = Store::default();
-        assert!(store.put_unreadable(&key("a"), "no spec".to_owned()));
-        assert!(!store.put_unreadable(&key("a"), "no spec".to_owned()));
-        assert!(store.put_unreadable(&key("a"), "no type".to_owned()));
+        assert!(store.put_unreadable(&identity("a", None, None), "no spec".to_owned()));
+        assert!(!store.put_unreadable(&identity("a", None, None), "no spec".to_owned()));
+        assert!(store.put_unreadable(&identity("a", None, None), "no type".to_owned()));
         put(&mut store, "a", 1);
-        assert_eq!(store.unreadable(), 0);
-        assert!(store.put_unreadable(&key("a"), "no type".to_owned()));
+        assert_eq!(store.unreadable().len(), 0);
+        assert!(store.put_unreadable(&identity("a", None, None), "no type".to_owned()));
     }
 
     #[test]

@@ -206,6 +206,27 @@ impl Identity {
     }
 }
 
+/// Why something cannot be read, without what the error quotes of it: that may be a password. Nor does it say where,
+/// which is another place whenever the server adds a field before it.
+pub(super) fn unquoted(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    let is_quote = |character| matches!(character, '"' | '`');
+    // All between the first quote and the last one: a value may hold quotes of its own.
+    match (text.find(is_quote), text.rfind(is_quote)) {
+        (Some(first), Some(last)) if first < last => {
+            let (before, after) = (text.get(..first), text.get(last + 1..));
+            format!(
+                "{}…{}",
+                before.unwrap_or_default(),
+                after.unwrap_or_default()
+            )
+        }
+        _ => text.to_owned(),
+    }
+}
+
 impl Status {
     /// Servers and proxies answer failures as they like: what is no status is its own message.
     pub(super) fn read(body: &[u8]) -> Self {
@@ -236,6 +257,19 @@ mod tests {
 
     fn raw(value: &serde_json::Value) -> Box<RawValue> {
         serde_json::value::to_raw_value(value).expect("JSON")
+    }
+
+    #[test]
+    fn why_something_cannot_be_read_quotes_nothing_of_it() {
+        let check = |text: &str, expected: &str| {
+            let error = serde_json::from_str::<ConfigMap>(text).expect_err("no object");
+            assert_eq!(unquoted(&error), expected, "{error}");
+        };
+        let hidden = r#"{"kind": "ConfigMap", "apiVersion": "v1", "immutable": "hid\"den` 'x"}"#;
+        check(hidden, "invalid type: string …, expected a boolean");
+        let hidden = r#"{"kind": "ConfigMap", "apiVersion": "v1", "immutable": 4711}"#;
+        check(hidden, "invalid type: integer …, expected a boolean");
+        check("{", "EOF while parsing an object");
     }
 
     #[test]

@@ -209,6 +209,13 @@ async fn an_object_that_cannot_be_read_harms_no_other() {
     let watched = Watched::config_maps(&server, quick()).await.synced().await;
     assert_eq!(watched.reader.len(), 2);
     assert_eq!(watched.reader.unreadable(), 1);
+    let told = watched.reader.all_unreadable();
+    assert_eq!((&*told[0].namespace, &*told[0].name), ("default", "b"));
+    assert!(told[0].uid.is_some(), "{told:?}");
+    assert!(
+        told[0].reason.contains("expected") && !told[0].reason.contains('7'),
+        "{told:?}"
+    );
     server.put(config_map("b", "2"));
     until("the good version", || {
         watched.value("b").as_deref() == Some("2")
@@ -282,9 +289,11 @@ async fn a_kind_that_is_not_installed_is_waited_for() {
         "{error}"
     );
     assert_eq!(health.borrow().state, State::Starting);
+    assert!(health.borrow().is_absent);
     server.install("configmaps", true);
     server.put(config_map("a", "1"));
     watched.agrees(&server).await;
+    assert!(!health.borrow().is_absent);
     assert_eq!(watched.told.lock().synced, 1);
 }
 

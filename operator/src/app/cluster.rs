@@ -1,12 +1,14 @@
 //! What is watched: every kind of resource, pods, and the names of Secrets.
 //!
-//! What is known is served while the API server is away; the log says so.
+//! What is known is served while the API server is away; `state.rs` says so.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dapr_crds::Component;
+use dapr_crds::subscription::v2alpha1::Subscription;
 use dapr_kit::health::Target;
-use dapr_kubernetes::{Change, Config, Health, Reader, State, Watcher, watch};
+use dapr_kubernetes::{Change, Config, Health, Object, Reader, State as Freshness, Watcher, watch};
 use futures::{StreamExt as _, stream};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -14,16 +16,19 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::objects::{ApiServer, SecretName};
+use super::objects::ApiServer;
+use super::state::State;
 use crate::kinds::Kind;
 use crate::pods::Pod;
 use crate::resources::{Resources, Shelf};
+use crate::secrets::SecretName;
 use crate::vault::Vault;
 
 /// How many Secrets that changed are looked at together.
 const SECRETS_AT_ONCE: usize = 8;
-/// What a list says of a kind without CRD.
-const ABSENT: &str = ": 404 ";
+/// How the page of `state.rs` calls what has no kind of its own here.
+const POD: &str = "Pod";
+const SECRET: &str = "Secret";
 /// What a list says while old objects cannot be converted. It is this operator that converts them, once it is ready.
 const UNCONVERTED: &str = "conversion webhook";
 
@@ -33,8 +38,26 @@ pub(super) struct Parts {
     scope: Option<String>,
     resources: Resources,
     vault: Vault,
-    pods: (Reader<Pod>, Watcher<Pod>),
-    secrets: Watcher<SecretName>,
+    pods: Watched<Pod>,
+    secrets: Watched<SecretName>,
+    components: Watched<Component>,
+    subscriptions: Watched<Subscription>,
+}
+
+/// A watch that others read too.
+#[derive(Debug)]
+struct Watched<K: Object> {
+    reader: Reader<K>,
+    watcher: Watcher<K>,
+}
+
+/// What is known of the cluster, beyond what sidecars are served.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) pods: Reader<Pod>,
+    pub(super) secrets: Reader<SecretName>,
+    pub(super) components: Reader<Component>,
+    pub(super) subscriptions: Reader<Subscription>,
 }
 
 /// Secrets that changed, until somebody has looked at who uses them: each once, however often it changed.
@@ -47,21 +70,21 @@ struct Changed {
 impl Parts {
     /// Watches of one namespace, or of all.
     pub(super) fn new(client: Client, scope: Option<String>) -> Self {
-        let (names, secrets) = watch(api(&client, scope.as_deref()), Config::default());
+        let secrets = Watched::<SecretName>::new(&client, scope.as_deref());
         let vault = Vault::new(ApiServer {
             client: client.clone(),
             scope: scope.clone(),
-            names,
+            names: secrets.reader.clone(),
         });
-        let resources = Resources::new(&vault);
-        let pods = watch(api(&client, scope.as_deref()), Config::default());
         Self {
+            resources: Resources::new(&vault),
+            vault,
+            pods: Watched::new(&client, scope.as_deref()),
+            secrets,
+            components: Watched::new(&client, scope.as_deref()),
+            subscriptions: Watched::new(&client, scope.as_deref()),
             client,
             scope,
-            resources,
-            vault,
-            pods,
-            secrets,
         }
     }
 
@@ -70,38 +93,53 @@ impl Parts {
         self.resources.clone()
     }
 
-    /// Every pod, as far as the operator looks at pods.
-    pub(super) fn pods(&self) -> Reader<Pod> {
-        self.pods.0.clone()
+    /// What the leader reads.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            pods: self.pods.reader.clone(),
+            secrets: self.secrets.reader.clone(),
+            components: self.components.reader.clone(),
+            subscriptions: self.subscriptions.reader.clone(),
+        }
     }
 
     /// Starts the watches, which never end. `target` is ready once all are filled.
-    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, target: Target) {
+    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, state: &State, target: Target) {
         let Self {
             client,
             scope,
             resources,
             vault,
-            pods: (pods, pods_watcher),
+            pods,
             secrets,
+            components,
+            subscriptions,
         } = self;
-        let scope = scope.as_deref();
+        let mut start = Start {
+            client: &client,
+            scope: scope.as_deref(),
+            state,
+            tasks,
+        };
         let settled = [
-            follow(&client, scope, &resources.components, tasks),
-            follow(&client, scope, &resources.configurations, tasks),
-            follow(&client, scope, &resources.http_endpoints, tasks),
-            follow(&client, scope, &resources.mcp_servers, tasks),
-            follow(&client, scope, &resources.resiliencies, tasks),
-            follow(&client, scope, &resources.subscriptions, tasks),
-            follow(&client, scope, &resources.workflow_access_policies, tasks),
+            start.follow(components, &resources.components),
+            start.follow(subscriptions, &resources.subscriptions),
+            start.kind(&resources.configurations),
+            start.kind(&resources.http_endpoints),
+            start.kind(&resources.mcp_servers),
+            start.kind(&resources.resiliencies),
+            start.kind(&resources.workflow_access_policies),
         ];
+        start.show(POD, &pods.reader);
+        start.show(SECRET, &secrets.reader);
         let assigned = resources.clone();
         tasks.spawn(async move {
-            pods_watcher
+            let watcher = pods.watcher;
+            watcher
                 .run(move |change| assigned.pod_changed(&change))
                 .await;
         });
-        tasks.spawn(tell("Pod", pods.health()));
+        let pods = pods.reader;
         tasks.spawn(async move {
             for settled in settled {
                 settled.notified().await;
@@ -114,7 +152,8 @@ impl Parts {
         let changed = Arc::new(Changed::default());
         let (hears, forgets) = (Arc::clone(&changed), vault.clone());
         tasks.spawn(async move {
-            secrets
+            let watcher = secrets.watcher;
+            watcher
                 .run(move |change| hears.hear(&change, &forgets))
                 .await;
         });
@@ -123,46 +162,71 @@ impl Parts {
     }
 }
 
-/// Starts the watch of a kind. Tells once it is known what objects there are.
-fn follow<K>(
-    client: &Client,
-    scope: Option<&str>,
-    shelf: &Shelf<K>,
-    tasks: &mut JoinSet<()>,
-) -> Arc<Notify>
-where
-    K: Kind + Resource<Scope = NamespaceResourceScope>,
-{
-    let (reader, watcher) = watch::<K>(api(client, scope), Config::default());
-    let (fills, absents) = (shelf.clone(), shelf.clone());
-    tasks.spawn(async move {
-        watcher.run(|change| fills.apply(change)).await;
-    });
-    let settled = Arc::new(Notify::new());
-    let settles = Arc::clone(&settled);
-    tasks.spawn(tell(<K as dapr_crds::meta::Object>::KIND, reader.health()));
-    tasks.spawn(async move {
-        let mut health = reader.health();
+impl<K: Object + Resource<Scope = NamespaceResourceScope>> Watched<K> {
+    fn new(client: &Client, scope: Option<&str>) -> Self {
+        let (reader, watcher) = watch(api(client, scope), Config::default());
+        Self { reader, watcher }
+    }
+}
+
+/// Starts watches.
+struct Start<'a> {
+    client: &'a Client,
+    scope: Option<&'a str>,
+    state: &'a State,
+    tasks: &'a mut JoinSet<()>,
+}
+
+impl Start<'_> {
+    fn show<K: Object>(&mut self, kind: &'static str, reader: &Reader<K>) {
+        let (state, health) = (self.state.clone(), reader.health());
+        self.tasks.spawn(async move {
+            state.show(kind, health).await;
+        });
+    }
+
+    /// Watches a kind that only sidecars are interested in. For what is returned see [`Start::follow`].
+    fn kind<K>(&mut self, shelf: &Shelf<K>) -> Arc<Notify>
+    where
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
+    {
+        let watched = Watched::new(self.client, self.scope);
+        self.follow(watched, shelf)
+    }
+
+    /// Starts the watch of a kind. Tells once it is known what objects there are.
+    fn follow<K: Kind>(&mut self, watched: Watched<K>, shelf: &Shelf<K>) -> Arc<Notify> {
+        let Watched { reader, watcher } = watched;
         let kind = <K as dapr_crds::meta::Object>::KIND;
-        loop {
-            let seen = health.borrow_and_update().clone();
-            match standing(&seen) {
-                Standing::Waiting => {}
-                Standing::Settled => settles.notify_one(),
-                Standing::Absent => {
-                    absents.absent();
-                    if K::IS_OPTIONAL {
-                        tracing::info!(kind, "its CRD is not installed, there are no objects");
-                        settles.notify_one();
+        let (fills, absents) = (shelf.clone(), shelf.clone());
+        self.tasks.spawn(async move {
+            watcher.run(|change| fills.apply(change)).await;
+        });
+        self.show(kind, &reader);
+        let settled = Arc::new(Notify::new());
+        let settles = Arc::clone(&settled);
+        self.tasks.spawn(async move {
+            let mut health = reader.health();
+            loop {
+                let seen = health.borrow_and_update().clone();
+                match standing(&seen) {
+                    Standing::Waiting => {}
+                    Standing::Settled => settles.notify_one(),
+                    Standing::Absent => {
+                        absents.absent();
+                        if K::IS_OPTIONAL {
+                            tracing::info!(kind, "its CRD is not installed, there are no objects");
+                            settles.notify_one();
+                        }
                     }
                 }
+                if health.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
-            if health.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    });
-    settled
+        });
+        settled
+    }
 }
 
 /// How far a kind is known.
@@ -177,37 +241,10 @@ enum Standing {
 fn standing(health: &Health) -> Standing {
     let error = health.last_error.as_deref().unwrap_or_default();
     match health.state {
-        State::Synced | State::Stale { .. } => Standing::Settled,
-        State::Starting if error.contains(UNCONVERTED) => Standing::Settled,
-        State::Starting if error.contains(ABSENT) => Standing::Absent,
-        State::Starting => Standing::Waiting,
-    }
-}
-
-/// Logs when the API server cannot be followed, and when it can again.
-async fn tell(kind: &str, mut health: tokio::sync::watch::Receiver<Health>) {
-    let mut is_stale = false;
-    loop {
-        let seen = health.borrow_and_update().clone();
-        match seen.state {
-            State::Stale { .. } if !is_stale => {
-                let error = seen.last_error.as_deref();
-                tracing::warn!(
-                    kind,
-                    error,
-                    "the API server cannot be followed; the last known state is served"
-                );
-                is_stale = true;
-            }
-            State::Synced if is_stale => {
-                tracing::info!(kind, "the API server is followed again");
-                is_stale = false;
-            }
-            State::Starting | State::Synced | State::Stale { .. } => {}
-        }
-        if health.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        Freshness::Synced | Freshness::Stale { .. } => Standing::Settled,
+        Freshness::Starting if error.contains(UNCONVERTED) => Standing::Settled,
+        Freshness::Starting if health.is_absent => Standing::Absent,
+        Freshness::Starting => Standing::Waiting,
     }
 }
 
@@ -255,24 +292,25 @@ mod tests {
 
     #[test]
     fn a_kind_is_known_or_absent() {
-        let check = |state: State, error: &str, expected: Standing| {
+        let check = |state: Freshness, error: &str, expected: Standing| {
             let health = Health {
                 state,
-                last_contact: None,
                 last_error: Some(error.into()),
+                is_absent: error.contains("404"),
+                ..Health::default()
             };
             assert_eq!(standing(&health), expected, "{error}");
         };
-        check(State::Starting, "", Standing::Waiting);
+        check(Freshness::Starting, "", Standing::Waiting);
         let down = "list Component: connection refused";
-        check(State::Starting, down, Standing::Waiting);
+        check(Freshness::Starting, down, Standing::Waiting);
         let forbidden = "list Component: 403 Forbidden: no";
-        check(State::Starting, forbidden, Standing::Waiting);
+        check(Freshness::Starting, forbidden, Standing::Waiting);
         let absent = "list Component: 404 Not Found: the server could not find it";
-        check(State::Starting, absent, Standing::Absent);
-        check(State::Synced, absent, Standing::Settled);
+        check(Freshness::Starting, absent, Standing::Absent);
+        check(Freshness::Synced, absent, Standing::Settled);
         let unconverted = "list Subscription: 500 Internal Server Error: conversion webhook for \
                            dapr.io/v1alpha1, Kind=Subscription failed";
-        check(State::Starting, unconverted, Standing::Settled);
+        check(Freshness::Starting, unconverted, Standing::Settled);
     }
 }

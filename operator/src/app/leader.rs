@@ -1,15 +1,18 @@
 //! What only one replica does at a time: it keeps Services, looks after pods without sidecar, and
 //! writes notices.
 
+use std::convert::Infallible;
+
 use dapr_kubernetes::Reader;
 use dapr_kubernetes::lease::{self, Ended};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::Duties;
+use super::cluster::Known;
+use super::state::State;
 use crate::args::WatchInterval;
-use crate::pods::Pod;
-use crate::services::{self, Kinds};
+use crate::services::{self, Deployment, Deployments, Kinds, Live, Workload};
 use crate::{notices, watchdog};
 
 /// The name of the lease.
@@ -20,7 +23,8 @@ pub(super) struct Leader {
     pub(super) client: Client,
     pub(super) scope: Option<String>,
     pub(super) duties: Duties,
-    pub(super) pods: Reader<Pod>,
+    pub(super) known: Known,
+    pub(super) state: State,
     pub(super) metrics: services::Metrics,
 }
 
@@ -60,18 +64,23 @@ impl Leader {
             client: _,
             scope,
             duties,
-            pods,
+            known,
+            state,
             metrics,
         } = self;
-        let services = async {
+        let (scope, pods) = (scope.as_deref(), known.pods);
+        let watches = services::Watches::new(&client, scope, deployments(&duties));
+        let (deployments, services) = (watches.deployments(), watches.services());
+        let shown = show(&state, &duties, deployments.clone(), services.clone());
+        let keep = async {
             if !duties.services {
-                return std::future::pending().await;
+                match watches.run().await {}
             }
             let kinds = Kinds {
                 rollouts: duties.rollouts,
                 others: duties.other_workloads.then(|| pods.clone()),
             };
-            services::run(client.clone(), scope.as_deref(), kinds, metrics).await
+            services::run(client.clone(), watches, scope, kinds, metrics).await
         };
         let watchdog = async {
             let interval = match duties.watch_interval {
@@ -80,19 +89,54 @@ impl Leader {
                 WatchInterval::Every(interval) => Some(interval),
             };
             let settings = watchdog::Settings {
-                namespace: scope.clone(),
                 interval,
                 per_minute: duties.restarts_per_minute,
                 can_patch: duties.may_label_pods,
             };
-            watchdog::run(client.clone(), pods.clone(), settings).await
+            watchdog::run(client.clone(), pods.clone(), deployments, settings).await
         };
-        let settled = notices::SETTLED;
-        let notices = notices::run(client.clone(), scope.as_deref(), pods.clone(), settled);
+        let sources = notices::Sources {
+            pods: pods.clone(),
+            services,
+            components: known.components,
+            subscriptions: known.subscriptions,
+            secrets: known.secrets,
+        };
+        let notices = notices::run(client.clone(), sources, notices::SETTLED);
         tokio::select! {
-            ended = services => ended,
+            ended = keep => ended,
             never = notices => match never {},
             never = watchdog => match never {},
+            never = shown => match never {},
+        }
+    }
+}
+
+/// Which Deployments have to be watched.
+fn deployments(duties: &Duties) -> Deployments {
+    match duties.watch_interval {
+        _ if duties.services => Deployments::All,
+        WatchInterval::Disabled => Deployments::None,
+        WatchInterval::Once | WatchInterval::Every(_) => Deployments::Injectors,
+    }
+}
+
+/// Shows how fresh what the leader watches is.
+async fn show(
+    state: &State,
+    duties: &Duties,
+    deployments: Reader<Workload<Deployment>>,
+    services: Reader<Live>,
+) -> Infallible {
+    let services = state.clone().show("Service", services.health());
+    match self::deployments(duties) {
+        Deployments::None => services.await,
+        Deployments::All | Deployments::Injectors => {
+            let deployments = state.clone().show("Deployment", deployments.health());
+            tokio::select! {
+                never = services => never,
+                never = deployments => never,
+            }
         }
     }
 }

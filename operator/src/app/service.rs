@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::Parts;
+use super::state::State;
 use super::{Duties, leader};
 use crate::server::Api;
 use crate::{services, webhook};
@@ -40,6 +41,8 @@ pub struct Service {
     pub election: Option<String>,
     /// What the leader counts.
     pub metrics: services::Metrics,
+    /// How fresh it is what is known.
+    pub state: State,
     /// Its health.
     pub targets: Targets,
 }
@@ -93,10 +96,11 @@ impl Service {
             duties,
             election,
             metrics,
+            state,
             targets,
         } = self;
         let cluster = Parts::new(client.clone(), scope.clone());
-        let (resources, pods) = (cluster.resources(), cluster.pods());
+        let (resources, known) = (cluster.resources(), cluster.known());
 
         let address = listeners.api.local_addr().ok();
         tracing::info!(
@@ -137,10 +141,10 @@ impl Service {
         });
 
         let stop = token.clone();
-        let cluster_target = targets.cluster;
+        let (cluster_target, shown) = (targets.cluster, state.clone());
         tasks.spawn(async move {
             let mut watches = JoinSet::new();
-            cluster.spawn(&mut watches, cluster_target);
+            cluster.spawn(&mut watches, &shown, cluster_target);
             // None of them ends by itself, and dropping the set ends them all.
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -151,7 +155,8 @@ impl Service {
             client,
             scope,
             duties,
-            pods,
+            known,
+            state,
             metrics,
         };
         work.spawn(leader.run(election, token.clone()));

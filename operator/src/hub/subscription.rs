@@ -2,21 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::message::Event;
 use super::queue::{Pending, Queue};
 use super::{Failed, Hub};
-use crate::events::{Type, transition};
+use crate::events::transition;
 use crate::kinds::Kind;
-
-/// A change as it is told to one sidecar.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// The object as JSON, without kind and version.
-    pub object: Bytes,
-    /// What happened to it.
-    pub r#type: Type,
-}
 
 /// A stream of changes. Dropping it ends it.
 #[derive(Debug)]
@@ -56,19 +46,21 @@ impl<K: Kind> Subscription<K> {
         let Some(r#type) = transition(before.is_some(), after.is_some()) else {
             return Ok(None);
         };
-        let object = match (before, after) {
+        match (before, after) {
             (_, Some(after)) => {
-                let bytes = after.bytes(vault).await;
-                bytes.map_err(|source| Failed {
+                let event = after.event(r#type, vault).await;
+                event.map(Some).map_err(|source| Failed {
                     context: after.version().object().secret_context(),
                     source,
-                })?
+                })
             }
             // Its secrets may be gone with it, and whoever forgets it does not need them.
-            (Some(before), None) => before.bytes(vault).await.unwrap_or_else(|_| before.bare()),
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Event { object, r#type }))
+            (Some(before), None) => match before.event(r#type, vault).await {
+                Ok(event) => Ok(Some(event)),
+                Err(_) => Ok(Some(before.bare(r#type))),
+            },
+            (None, None) => Ok(None),
+        }
     }
 }
 

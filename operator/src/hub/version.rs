@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use super::message::Event;
+use crate::events::Type;
 use crate::kinds::Kind;
 use crate::secrets::{self, Error};
 use crate::vault::Vault;
@@ -135,29 +137,53 @@ fn fingerprint<K: Kind>(object: &mut K) -> u64 {
 pub(crate) struct Shipment<K> {
     version: Arc<Version<K>>,
     bytes: OnceCell<Result<Bytes, Error>>,
+    created: OnceLock<Event>,
+    updated: OnceLock<Event>,
+    deleted: OnceLock<Event>,
 }
 
 impl<K: Kind> Shipment<K> {
     pub(crate) fn new(version: Arc<Version<K>>) -> Arc<Self> {
-        let bytes = OnceCell::new();
-        Arc::new(Self { version, bytes })
+        Self::with(version, OnceCell::new())
+    }
+
+    fn with(version: Arc<Version<K>>, bytes: OnceCell<Result<Bytes, Error>>) -> Arc<Self> {
+        Arc::new(Self {
+            version,
+            bytes,
+            created: OnceLock::new(),
+            updated: OnceLock::new(),
+            deleted: OnceLock::new(),
+        })
     }
 
     /// One whose secrets are resolved already.
     pub(crate) fn ready(version: Arc<Version<K>>, resolved: &Resolved) -> Arc<Self> {
         let bytes = OnceCell::new_with(Some(Ok(streamed::<K>(&resolved.bytes))));
-        Arc::new(Self { version, bytes })
+        Self::with(version, bytes)
     }
 
     pub(crate) fn version(&self) -> &Arc<Version<K>> {
         &self.version
     }
 
-    /// The bytes as streams show them.
+    /// What is told of it. Encoded by the first who needs it.
     ///
     /// # Errors
     /// A secret that cannot be had.
-    pub(crate) async fn bytes(&self, vault: &Vault) -> Result<Bytes, Error> {
+    pub(crate) async fn event(&self, r#type: Type, vault: &Vault) -> Result<Event, Error> {
+        if let Some(told) = self.told(r#type).get() {
+            return Ok(told.clone());
+        }
+        let bytes = match self.version.open() {
+            Some(open) => streamed::<K>(open),
+            // On the heap while it takes: thousands of silent streams have no room for it.
+            None => Box::pin(self.resolved(vault)).await?,
+        };
+        Ok(self.tell(r#type, bytes))
+    }
+
+    async fn resolved(&self, vault: &Vault) -> Result<Bytes, Error> {
         let resolve = async || {
             let resolved = self.version.resolved(vault).await;
             resolved.map(|bytes| streamed::<K>(&bytes))
@@ -165,9 +191,25 @@ impl<K: Kind> Shipment<K> {
         self.bytes.get_or_init(resolve).await.clone()
     }
 
-    /// The bytes without values of secrets, for an object that is gone.
-    pub(crate) fn bare(&self) -> Bytes {
-        streamed::<K>(&self.version.whole)
+    /// What is told of it without values of secrets, when an object is gone.
+    pub(crate) fn bare(&self, r#type: Type) -> Event {
+        match self.told(r#type).get() {
+            Some(told) => told.clone(),
+            None => self.tell(r#type, streamed::<K>(&self.version.whole)),
+        }
+    }
+
+    fn tell(&self, r#type: Type, bytes: Bytes) -> Event {
+        let told = self.told(r#type);
+        told.get_or_init(|| Event::new(bytes, r#type)).clone()
+    }
+
+    fn told(&self, r#type: Type) -> &OnceLock<Event> {
+        match r#type {
+            Type::Created => &self.created,
+            Type::Updated => &self.updated,
+            Type::Deleted => &self.deleted,
+        }
     }
 }
 

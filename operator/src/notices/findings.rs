@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dapr_crds::in_scope;
-use dapr_crds::meta::{V1ALPHA1, V2ALPHA1};
+use dapr_crds::meta::{Object, V1ALPHA1, V2ALPHA1};
+use dapr_crds::subscription::v2alpha1::Subscription;
+use dapr_crds::{Component, in_scope};
+use dapr_kubernetes::Unreadable;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use super::objects::{Component, Subscription, SubscriptionNotes};
 
 /// App ids, by namespace.
 pub(super) type Apps = BTreeMap<String, BTreeSet<String>>;
@@ -28,9 +28,17 @@ pub(super) struct Finding {
 pub(super) struct World<'a> {
     pub(super) components: &'a [Arc<Component>],
     pub(super) subscriptions: &'a [Arc<Subscription>],
+    pub(super) unreadable: Unreadables<'a>,
     /// `None` while they are not known.
     pub(super) apps: Option<&'a Apps>,
     pub(super) is_secret: &'a dyn Fn(&str, &str) -> bool,
+}
+
+/// What cannot be read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Unreadables<'a> {
+    pub(super) components: &'a [Unreadable],
+    pub(super) subscriptions: &'a [Unreadable],
 }
 
 /// Everything that is wrong.
@@ -38,28 +46,44 @@ pub(super) fn findings(world: &World<'_>) -> BTreeSet<Finding> {
     let mut found = BTreeSet::new();
     for component in world.components {
         let about = About::component(&component.metadata);
-        match &component.content {
-            Err(error) => found.extend(about.unreadable(error)),
-            Ok(notes) => {
-                found.extend(about.unknown_apps(&notes.scopes, world.apps));
-                let missing = notes.secrets.iter();
-                let missing: Vec<&str> = missing
-                    .map(String::as_str)
-                    .filter(|name| !(world.is_secret)(about.namespace(), name))
-                    .collect();
-                found.extend(about.missing_secrets(&missing));
-            }
-        }
+        found.extend(about.unknown_apps(&component.scopes, world.apps));
+        let missing = secrets(component)
+            .filter(|name| !(world.is_secret)(about.namespace(), name))
+            .collect();
+        found.extend(about.missing_secrets(missing));
     }
     for subscription in world.subscriptions {
         let about = About::subscription(&subscription.metadata);
-        match &subscription.content {
-            Err(error) => found.extend(about.unreadable(error)),
-            Ok(notes) => found.extend(about.unknown_apps(&notes.scopes, world.apps)),
-        }
+        found.extend(about.unknown_apps(&subscription.scopes, world.apps));
     }
+    let Unreadables {
+        components,
+        subscriptions,
+    } = world.unreadable;
+    found.extend(components.iter().map(unreadable::<Component>));
+    found.extend(subscriptions.iter().map(unreadable::<Subscription>));
     found.extend(duplicates(world.subscriptions));
     found
+}
+
+/// Names of the Kubernetes Secrets a Component refers to.
+fn secrets(component: &Component) -> impl Iterator<Item = &str> {
+    let pairs = component.spec.metadata.iter();
+    let names = pairs.map(|pair| pair.secret_key_ref.name.as_str());
+    let is_kubernetes = component.auth.is_kubernetes();
+    names.filter(move |name| is_kubernetes && !name.is_empty())
+}
+
+fn unreadable<K: Object>(object: &Unreadable) -> Finding {
+    Finding {
+        api_version: K::API_VERSION,
+        kind: K::KIND,
+        namespace: object.namespace.to_string(),
+        name: object.name.to_string(),
+        uid: object.uid.as_deref().unwrap_or_default().to_owned(),
+        reason: "Unreadable",
+        message: format!("sidecars do not get this {}: {}", K::KIND, object.reason),
+    }
 }
 
 /// The object something is about.
@@ -104,11 +128,6 @@ impl<'a> About<'a> {
         }
     }
 
-    fn unreadable(&self, error: &str) -> Option<Finding> {
-        let message = format!("sidecars do not get this {}: {error}", self.kind);
-        Some(self.finding("Unreadable", message))
-    }
-
     fn unknown_apps(&self, scopes: &[String], apps: Option<&Apps>) -> Option<Finding> {
         let apps = apps?;
         let here = apps.get(self.namespace());
@@ -125,11 +144,11 @@ impl<'a> About<'a> {
         Some(self.finding("UnknownApp", message))
     }
 
-    fn missing_secrets(&self, missing: &[&str]) -> Option<Finding> {
+    fn missing_secrets(&self, missing: BTreeSet<&str>) -> Option<Finding> {
         if missing.is_empty() {
             return None;
         }
-        let names = list(missing.iter().copied());
+        let names = list(missing);
         let message = format!("secrets it refers to are not in this namespace: {names}");
         Some(self.finding("SecretNotFound", message))
     }
@@ -142,36 +161,46 @@ fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 /// Subscriptions of one topic that bring its messages to the same path of the same app twice. Each names the first other.
 fn duplicates(subscriptions: &[Arc<Subscription>]) -> Vec<Finding> {
     type Topic<'a> = (&'a str, &'a str, &'a str);
-    type Entry<'a> = (&'a ObjectMeta, &'a SubscriptionNotes);
+    type Entry<'a> = (&'a Subscription, BTreeSet<&'a str>);
     let mut topics: BTreeMap<Topic<'_>, Vec<Entry<'_>>> = BTreeMap::new();
     for subscription in subscriptions {
-        if let Ok(notes) = &subscription.content {
-            let namespace = subscription.metadata.namespace.as_deref();
-            let topic = (namespace.unwrap_or_default(), &*notes.pubsub, &*notes.topic);
-            topics
-                .entry(topic)
-                .or_default()
-                .push((&subscription.metadata, notes));
-        }
+        let namespace = subscription.metadata.namespace.as_deref();
+        let spec = &subscription.spec;
+        let topic = (
+            namespace.unwrap_or_default(),
+            &*spec.pubsubname,
+            &*spec.topic,
+        );
+        let entry = (&**subscription, paths(subscription));
+        topics.entry(topic).or_default().push(entry);
     }
     let mut found = Vec::new();
     for ((_, pubsub, topic), entries) in topics {
-        for (at, (metadata, notes)) in entries.iter().enumerate() {
+        for (at, (subscription, own)) in entries.iter().enumerate() {
             let others = entries.iter().enumerate().filter(|(other, _)| *other != at);
             let shared = others.map(|(_, other)| other).find_map(|(other, theirs)| {
-                let path = notes.paths.intersection(&theirs.paths).next()?;
-                overlap(&notes.scopes, &theirs.scopes).then_some((other, path))
+                let path = own.intersection(theirs).next()?;
+                overlap(&subscription.scopes, &other.scopes).then_some((other, path))
             });
             if let Some((other, path)) = shared {
-                let name = other.name.as_deref().unwrap_or_default();
+                let name = other.metadata.name.as_deref().unwrap_or_default();
                 let message = format!(
                     "the Subscription {name} brings topic {topic} of {pubsub} to the route {path} of the same apps"
                 );
-                found.push(About::subscription(metadata).finding("DuplicateRoute", message));
+                let about = About::subscription(&subscription.metadata);
+                found.push(about.finding("DuplicateRoute", message));
             }
         }
     }
     found
+}
+
+/// The routes of an app that a Subscription brings messages to.
+fn paths(subscription: &Subscription) -> BTreeSet<&str> {
+    let routes = &subscription.spec.routes;
+    let rules = routes.rules.iter().map(|rule| rule.path.as_str());
+    let paths = rules.chain([routes.default.as_str()]);
+    paths.filter(|path| !path.is_empty()).collect()
 }
 
 /// Whether some app is in both scopes.
@@ -193,7 +222,7 @@ mod tests {
             ]},
             "scopes": scopes,
         });
-        Arc::new(serde_json::from_value(object).expect("noted"))
+        Arc::new(serde_json::from_value(object).expect("readable"))
     }
 
     fn subscription(name: &str, topic: &str, routes: &Value, scopes: &[&str]) -> Arc<Subscription> {
@@ -201,7 +230,7 @@ mod tests {
             "metadata": {"name": name, "namespace": "n", "uid": name},
             "spec": {"pubsubname": "p", "topic": topic, "routes": routes}, "scopes": scopes,
         });
-        Arc::new(serde_json::from_value(object).expect("noted"))
+        Arc::new(serde_json::from_value(object).expect("readable"))
     }
 
     fn look(
@@ -216,6 +245,7 @@ mod tests {
         let found = findings(&World {
             components,
             subscriptions,
+            unreadable: Unreadables::default(),
             apps: apps.as_ref(),
             is_secret: &|namespace, name| namespace == "n" && name == "there",
         });
@@ -255,16 +285,50 @@ mod tests {
     }
 
     #[test]
-    fn components_that_cannot_be_read() {
-        let object =
-            json!({"metadata": {"name": "x", "namespace": "n"}, "spec": {"metadata": [1]}});
-        let broken = Arc::new(serde_json::from_value(object).expect("noted"));
-        let found = look(&[broken], &[], None);
-        assert_eq!(found.len(), 1);
-        assert!(
-            found[0].starts_with("Component x Unreadable: sidecars do not get"),
-            "{found:?}"
-        );
+    fn what_cannot_be_read() {
+        let broken = [Unreadable {
+            namespace: "n".into(),
+            name: "x".into(),
+            uid: Some("u".into()),
+            reason: "no object".into(),
+        }];
+        let found = findings(&World {
+            components: &[],
+            subscriptions: &[],
+            unreadable: Unreadables {
+                components: &broken,
+                subscriptions: &broken,
+            },
+            apps: None,
+            is_secret: &|_, _| true,
+        });
+        let told = found
+            .iter()
+            .map(|it| (it.api_version, &*it.uid, &*it.message));
+        let expected = [
+            (
+                "dapr.io/v1alpha1",
+                "u",
+                "sidecars do not get this Component: no object",
+            ),
+            (
+                "dapr.io/v2alpha1",
+                "u",
+                "sidecars do not get this Subscription: no object",
+            ),
+        ];
+        assert!(told.eq(expected), "{found:?}");
+    }
+
+    #[test]
+    fn secrets_of_other_stores_are_not_looked_for() {
+        let with_store = |store: &str| {
+            let mut component = Component::clone(&component("a", &[], "gone"));
+            component.auth.secret_store = store.to_owned();
+            look(&[Arc::new(component)], &[], None).len()
+        };
+        assert_eq!((with_store(""), with_store("kubernetes")), (1, 1));
+        assert_eq!(with_store("vault"), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
+use dapr_crds::annotations::APP_ID;
 use dapr_kubernetes::slim::{self, Keep};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -14,18 +15,27 @@ use serde::{Deserialize, Deserializer};
 use super::app::{self, READ};
 use super::desired::Digest;
 
+/// The label of the injector's Deployment, and its value.
+const APP: &str = "app";
+const INJECTOR: &str = "dapr-sidecar-injector";
+
 /// A kind of workload.
-pub(super) trait Kind: Clone + Debug + PartialEq + Send + Sync + 'static {
+pub trait Kind: Clone + Debug + PartialEq + Send + Sync + 'static {
+    /// Its name.
     const KIND: &'static str;
+    /// Its API group.
     const GROUP: &'static str;
+    /// Its version.
     const VERSION: &'static str;
+    /// Its name in paths.
     const PLURAL: &'static str;
 }
 
 macro_rules! kind {
-    ($name:ident, $group:literal, $version:literal, $plural:literal) => {
+    ($visibility:vis $name:ident, $group:literal, $version:literal, $plural:literal) => {
+        #[doc = concat!(stringify!($name), "s.")]
         #[derive(Clone, Debug, PartialEq)]
-        pub(super) struct $name;
+        $visibility struct $name;
 
         impl Kind for $name {
             const KIND: &'static str = stringify!($name);
@@ -36,18 +46,20 @@ macro_rules! kind {
     };
 }
 
-kind!(Deployment, "apps", "v1", "deployments");
-kind!(StatefulSet, "apps", "v1", "statefulsets");
-kind!(Rollout, "argoproj.io", "v1alpha1", "rollouts");
+kind!(pub Deployment, "apps", "v1", "deployments");
+kind!(pub(super) StatefulSet, "apps", "v1", "statefulsets");
+kind!(pub(super) Rollout, "argoproj.io", "v1alpha1", "rollouts");
 
-/// A workload. Two are equal unless something differs that its Service depends on: replicas and status do not count.
+/// A workload. Two are equal unless something differs that its Service or the watchdog depends on: replicas and status
+/// count for the injector alone.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Workload<K> {
+pub struct Workload<K> {
     metadata: ObjectMeta,
     /// Annotations of the template, as far as they decide.
     pub(super) annotations: BTreeMap<String, String>,
     /// `matchLabels` of its selector; of a workload without an app they are not kept.
     pub(super) selector: BTreeMap<String, String>,
+    is_ready_injector: bool,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -57,6 +69,14 @@ struct Raw {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: Option<RawSpec>,
+    #[serde(default)]
+    status: Option<RawStatus>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RawStatus {
+    ready_replicas: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -85,14 +105,23 @@ struct RawMetadata {
 }
 
 fn own<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let mut metadata = slim::metadata(from, Keep::default())?;
+    let keep = Keep {
+        labels: &[APP],
+        ..Keep::default()
+    };
+    let mut metadata = slim::metadata(from, keep)?;
     metadata.resource_version = None;
     Ok(metadata)
 }
 
 impl<'de, K> Deserialize<'de> for Workload<K> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let raw = Raw::deserialize(from)?;
+        let mut raw = Raw::deserialize(from)?;
+        // A minimal server shows every object, whatever label was asked for.
+        let labels = raw.metadata.labels.take();
+        let is_injector =
+            labels.is_some_and(|labels| labels.get(APP).is_some_and(|app| app == INJECTOR));
+        let ready = raw.status.unwrap_or_default().ready_replicas;
         let spec = raw.spec.unwrap_or_default();
         let template = spec.template.and_then(|template| template.metadata);
         let annotations = template.and_then(|metadata| metadata.annotations);
@@ -104,6 +133,7 @@ impl<'de, K> Deserialize<'de> for Workload<K> {
             metadata: raw.metadata,
             annotations,
             selector: selector.unwrap_or_default(),
+            is_ready_injector: is_injector && ready.is_some_and(|ready| ready >= 1),
             kind: PhantomData,
         })
     }
@@ -125,6 +155,11 @@ impl<K: Kind> Workload<K> {
 
     pub(super) fn is_ending(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it is the injector's, and pods get their sidecars from it now.
+    pub(crate) fn is_ready_injector(&self) -> bool {
+        self.is_ready_injector
     }
 }
 
@@ -159,8 +194,9 @@ impl<K: Kind> kube::Resource for Workload<K> {
 
 /// A Service that is there, of any origin.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Live {
+pub struct Live {
     metadata: ObjectMeta,
+    app_id: Option<Box<str>>,
     pub(super) digest: Digest,
 }
 
@@ -169,8 +205,13 @@ impl Live {
         self.metadata.name.as_deref().unwrap_or_default()
     }
 
-    pub(super) fn namespace(&self) -> &str {
+    pub(crate) fn namespace(&self) -> &str {
         self.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// The app whose Service it is.
+    pub(crate) fn app_id(&self) -> Option<&str> {
+        self.app_id.as_deref()
     }
 
     pub(super) fn version(&self) -> Option<&str> {
@@ -193,7 +234,11 @@ impl<'de> Deserialize<'de> for Live {
         let service = Service::deserialize(from)?;
         let digest = Digest::of(&service);
         let all = service.metadata;
+        let app_id = all
+            .annotations
+            .and_then(|mut annotations| annotations.remove(APP_ID));
         Ok(Self {
+            app_id: app_id.map(Into::into),
             metadata: ObjectMeta {
                 name: all.name,
                 namespace: all.namespace,
@@ -256,6 +301,21 @@ mod tests {
         assert_eq!(read(&deployment()), read(&other));
         other["spec"]["template"]["metadata"]["annotations"]["dapr.io/app-id"] = json!("z");
         assert_ne!(read(&deployment()), read(&other));
+    }
+
+    #[test]
+    fn the_injector_is_ready_or_not() {
+        let check = |app: &str, ready: Value, expected: bool| {
+            let mut injector = deployment();
+            injector["metadata"]["labels"] = json!({"app": app});
+            injector["status"] = ready;
+            assert_eq!(read(&injector).is_ready_injector(), expected, "{injector}");
+        };
+        check("dapr-sidecar-injector", json!({"readyReplicas": 1}), true);
+        check("dapr-sidecar-injector", json!({"readyReplicas": 0}), false);
+        check("dapr-sidecar-injector", json!({}), false);
+        check("dapr-sidecar-injector", json!(null), false);
+        check("other", json!({"readyReplicas": 1}), false);
     }
 
     #[test]

@@ -85,8 +85,12 @@ async fn convert(State(bodies): State<Arc<Bodies>>, request: Request) -> Respons
 fn answer(body: &[u8]) -> Option<Vec<u8>> {
     let asked: serde_json::Value = serde_json::from_slice(body).ok()?;
     let answer = review(&asked)?;
-    if let Some(message) = answer.pointer("/response/result/message") {
-        tracing::warn!(error = %message, "a Subscription could not be converted");
+    if answer.pointer("/response/result/message").is_some() {
+        // Why is said to the API server alone: the text quotes the object.
+        let review = answer
+            .pointer("/response/uid")
+            .and_then(serde_json::Value::as_str);
+        tracing::warn!(review, "a Subscription could not be converted");
     }
     serde_json::to_vec(&answer).ok()
 }

@@ -7,7 +7,10 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::support::{Operator, SOON, component_stream, components, eventually, names, next, read};
+use crate::authority::Authority;
+use crate::support::{
+    OPERATOR, Operator, SOON, component_stream, components, connect, eventually, names, next, read,
+};
 
 mod bounds;
 mod faults;

@@ -7,7 +7,9 @@ use dapr_proto::dapr::proto::sentry::v1::ca_server::{Ca, CaServer};
 use dapr_proto::dapr::proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
 use dapr_security::certificate::chain_to_pem;
 use dapr_security::request::generate_key;
-use dapr_security::{Acceptor, KeyKind, Security, ServerOptions, Svid, TrustAnchors, serve};
+use dapr_security::{
+    Acceptor, KeyKind, Publisher, Security, ServerOptions, Svid, TrustAnchors, serve,
+};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, IsCa,
     Issuer, KeyPair, PublicKeyData, SanType,
@@ -57,10 +59,19 @@ impl Authority {
 
     /// Somebody with this SPIFFE id.
     pub(crate) fn security(&self, id: &str) -> Security {
+        self.publishes(id).0
+    }
+
+    /// As [`Authority::security`], with what gives it another identity.
+    pub(crate) fn publishes(&self, id: &str) -> (Security, Publisher) {
+        Security::from_issuer(self.svid(id), self.anchors()).expect("TLS")
+    }
+
+    /// A new certificate for this SPIFFE id.
+    pub(crate) fn svid(&self, id: &str) -> Svid {
         let key = generate_key(KeyKind::Ed25519).expect("a key");
         let leaf = self.leaf(id, &key);
-        let svid = Svid::new(vec![leaf.der().clone()], &key).expect("an identity");
-        Security::from_issuer(svid, self.anchors()).expect("TLS").0
+        Svid::new(vec![leaf.der().clone()], &key).expect("an identity")
     }
 
     /// Signs for a control plane in `namespace`, until the handle is aborted. Tells its port.

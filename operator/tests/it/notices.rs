@@ -3,14 +3,20 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use dapr_crds::Component;
+use dapr_crds::subscription::v2alpha1::Subscription;
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real;
-use dapr_kubernetes::{Config, Place, watch};
-use dapr_operator::notices;
+use dapr_e2e_apiserver::scripted::{Options, Resource, Server};
+use dapr_kubernetes::{Config, Object, Place, Reader, Watcher, watch};
+use dapr_operator::notices::{self, Sources};
 use dapr_operator::pods::Pod;
+use dapr_operator::secrets::SecretName;
+use dapr_operator::services::{Deployments, Watches};
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
+use kube::core::NamespaceResourceScope;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -28,14 +34,35 @@ impl Drop for Notices {
 
 fn start(client: kube::Client, namespace: String) -> Notices {
     Notices(tokio::spawn(async move {
-        let api = Api::namespaced(client.clone(), &namespace);
-        let (pods, watcher) = watch::<Pod>(api, Config::default());
-        let run = notices::run(client, Some(&namespace), pods, Duration::from_secs(1));
+        let watches = Watches::new(&client, Some(&namespace), Deployments::None);
+        let (pods, pods_watch) = watched::<Pod>(&client, &namespace);
+        let (components, components_watch) = watched::<Component>(&client, &namespace);
+        let (subscriptions, subscriptions_watch) = watched::<Subscription>(&client, &namespace);
+        let (secrets, secrets_watch) = watched::<SecretName>(&client, &namespace);
+        let sources = Sources {
+            pods,
+            services: watches.services(),
+            components,
+            subscriptions,
+            secrets,
+        };
         tokio::select! {
-            never = watcher.run(|_| {}) => match never {},
-            never = run => match never {},
+            never = pods_watch.run(|_| {}) => match never {},
+            never = components_watch.run(|_| {}) => match never {},
+            never = subscriptions_watch.run(|_| {}) => match never {},
+            never = secrets_watch.run(|_| {}) => match never {},
+            never = watches.run() => match never {},
+            never = notices::run(client, sources, Duration::from_secs(1)) => match never {},
         }
     }))
+}
+
+fn watched<K>(client: &kube::Client, namespace: &str) -> (Reader<K>, Watcher<K>)
+where
+    K: Object + kube::Resource<Scope = NamespaceResourceScope>,
+{
+    let api = Api::namespaced(client.clone(), namespace);
+    watch(api, Config::default())
 }
 
 #[tokio::test]
@@ -131,5 +158,53 @@ async fn what_is_wrong_with_a_resource_is_told_once() -> Result<()> {
     .await?;
     let all = serde_json::to_string(&events.list(&ListParams::default()).await?.items)?;
     ensure!(!all.contains(HIDDEN), "{all}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_without_its_values() -> Result<()> {
+    let server = Server::start(Options::complete()).await?;
+    let folder = tempfile::tempdir()?;
+    let kubeconfig = server.kubeconfig(folder.path())?;
+    let client = dapr_kubernetes::client(&Place::Kubeconfig(kubeconfig)).await?;
+    let broken = |version: &str| {
+        json!({
+            "apiVersion": "dapr.io/v1alpha1", "kind": "Component",
+            "metadata": {"name": "broken", "namespace": "shop"},
+            "spec": {"type": "state.redis", "version": version, "ignoreErrors": HIDDEN, "metadata": []},
+        })
+    };
+    server.put(broken("v1"));
+    let _running = start(client, "shop".to_owned());
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "x", "namespace": "shop"}});
+    let events = || server.objects(&Resource::of(&event));
+    await_condition("an Event", SOON, || async {
+        ensure!(events().len() == 1, "{:?}", events());
+        Ok(())
+    })
+    .await?;
+    let told = &events()[0];
+    ensure!(told["reason"] == "Unreadable", "{told}");
+    ensure!(
+        told["message"]
+            == "sidecars do not get this Component: invalid type: string …, expected a boolean",
+        "{told}"
+    );
+    // Still wrong in the same way is nothing new; what is wrong with the next one is.
+    server.put(broken("v2"));
+    let later = json!({
+        "apiVersion": "dapr.io/v1alpha1", "kind": "Component",
+        "metadata": {"name": "later", "namespace": "shop"},
+        "spec": {"type": "state.redis", "version": "v1", "metadata": [
+            {"name": "p", "secretKeyRef": {"name": "gone", "key": "k"}},
+        ]},
+    });
+    server.put(later);
+    await_condition("the next Event", SOON, || async {
+        ensure!(events().len() == 2, "{:?}", events());
+        Ok(())
+    })
+    .await?;
+    ensure!(!format!("{:?}", events()).contains(HIDDEN));
     Ok(())
 }

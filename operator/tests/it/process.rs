@@ -191,6 +191,25 @@ async fn serves_until_it_is_told_to_stop() {
     let mut stream = component_stream(&mut shop, "default").await;
     cluster.server.put(component("v2", "redis"));
     assert_eq!(next(&mut stream).await.0, 2);
+    // Nor does what cannot be read show in the log, although what is wrong with it does.
+    let mut unreadable = component("v1", "redis");
+    unreadable["metadata"]["name"] = json!("unreadable");
+    unreadable["spec"]["ignoreErrors"] = json!(SECRET[1]);
+    cluster.server.put(unreadable);
+    cluster.server.put(json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "odd", "namespace": "default"}, "data": SECRET[1],
+    }));
+    let line = operator.line("invalid type: string …, expected a boolean");
+    assert!(line.contains("name=unreadable"), "{line}");
+    let line = operator.line("invalid type: string …, expected a map");
+    assert!(line.contains("name=odd"), "{line}");
+    let (status, page) = request(healthz, "GET", "/operator/state");
+    assert_eq!(status, 200);
+    assert!(
+        page.contains(r#"{"kind":"Component","state":"followed","secondsSinceContact":"#),
+        "{page}"
+    );
     // What fails speaks of the secret, and not of its value.
     cluster.server.put(component("v3", "absent"));
     let end = timeout(SOON, stream.message()).await.expect("in time");
@@ -202,6 +221,8 @@ async fn serves_until_it_is_told_to_stop() {
         text.contains("# TYPE process_start_time_seconds gauge\n"),
         "{text}"
     );
+    let followed = "dapr_operator_watch_followed{kind=\"Component\"} 1\n";
+    assert!(text.contains(followed), "{text}");
     operator.signal("TERM");
     let end = timeout(SOON, stream.message()).await.expect("in time");
     assert!(matches!(end, Ok(None)), "{end:?}");
@@ -219,6 +240,7 @@ async fn serves_until_it_is_told_to_stop() {
     assert_eq!(ended.stderr, "");
     for value in SECRET {
         assert!(!text.contains(value), "in metrics");
+        assert!(!page.contains(value), "on the page");
         assert!(
             !ended.stdout.iter().any(|line| line.contains(value)),
             "{ended:?}"

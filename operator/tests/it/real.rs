@@ -142,3 +142,42 @@ async fn old_and_new_subscriptions_are_served_as_new_ones() {
         "/orders"
     );
 }
+
+#[tokio::test]
+async fn kubectl_shows_what_matters() {
+    let Some(server) = server("operator: printer columns").await else {
+        return;
+    };
+    let namespace = server.create_namespace("shop").await.expect("a namespace");
+    let mut store = component(&namespace, "store", "v7");
+    store["scopes"] = json!(["shop", "cart"]);
+    server.apply(&store).await.expect("applied");
+    let subscription = json!({
+        "apiVersion": "dapr.io/v2alpha1", "kind": "Subscription",
+        "metadata": {"name": "orders", "namespace": namespace},
+        "spec": {"pubsubname": "bus", "topic": "t", "routes": {"default": "/orders"}},
+    });
+    server.apply(&subscription).await.expect("applied");
+    let shown = async |kind: &str| {
+        let mut command = tokio::process::Command::new(server.kubectl());
+        command.arg("--kubeconfig").arg(server.kubeconfig());
+        command.args(["--namespace", &namespace, "get", kind]);
+        let output = command.output().await.expect("kubectl");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let lines = text.lines().map(|line| {
+            let mut words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            // The age.
+            words.pop();
+            words.join(" ")
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let expected = [
+        "NAME TYPE VERSION SCOPES",
+        r#"store state.redis v7 ["shop","cart"]"#,
+    ];
+    assert_eq!(shown("components.dapr.io").await, expected);
+    let lines = shown("subscriptions.v2alpha1.dapr.io").await;
+    assert!(lines[0].starts_with("NAME PUBSUB TOPIC ROUTE"), "{lines:?}");
+    assert!(lines[1].starts_with("orders bus t /orders"), "{lines:?}");
+}

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use dapr_kit::health::Health;
 use dapr_kubernetes::Place;
-use dapr_operator::app::{Duties, Listeners, Service, Targets};
+use dapr_operator::app::{Duties, Listeners, Service, State, Targets};
 use dapr_operator::args::WatchInterval;
 use dapr_operator::services::Metrics;
 use dapr_proto::dapr::proto::operator::v1 as wire;
 use dapr_proto::dapr::proto::operator::v1::operator_client::OperatorClient;
-use dapr_security::{Expect, SpiffeId};
+use dapr_security::{Expect, Publisher, SpiffeId};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -27,9 +27,22 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// The id of the operator.
 pub(crate) const OPERATOR: &str = "spiffe://cluster.local/ns/dapr-system/dapr-operator";
 
+/// A leader that has nothing to do but to write notices.
+pub(crate) const IDLE: Duties = Duties {
+    services: false,
+    rollouts: false,
+    other_workloads: false,
+    watch_interval: WatchInterval::Disabled,
+    restarts_per_minute: None,
+    may_label_pods: false,
+};
+
 /// A running operator. Dropped, it ends.
 pub(crate) struct Operator {
     pub(crate) authority: Authority,
+    /// Publishes another identity of it.
+    pub(crate) publisher: Publisher,
+    pub(crate) state: State,
     pub(crate) health: Health,
     pub(crate) token: CancellationToken,
     pub(crate) tasks: JoinSet<()>,
@@ -40,25 +53,30 @@ pub(crate) struct Operator {
 impl Operator {
     /// Starts one without webhook and duties, for all namespaces or the one of `scope`.
     pub(crate) async fn start(kubeconfig: PathBuf, scope: Option<&str>) -> Self {
+        Self::start_with(kubeconfig, scope, IDLE).await
+    }
+
+    /// As [`Operator::start`], with duties.
+    pub(crate) async fn start_with(
+        kubeconfig: PathBuf,
+        scope: Option<&str>,
+        duties: Duties,
+    ) -> Self {
         let authority = Authority::new();
+        let (security, publisher) = authority.publishes(OPERATOR);
+        let state = State::register(&prometheus::Registry::new()).expect("metrics");
         let health = Health::new();
         let client = dapr_kubernetes::client(&Place::Kubeconfig(kubeconfig)).await;
         let service = Service {
             client: client.expect("a client"),
-            security: authority.security(OPERATOR),
+            security,
             namespace: "dapr-system".to_owned(),
             scope: scope.map(str::to_owned),
             webhooks: false,
-            duties: Duties {
-                services: false,
-                rollouts: false,
-                other_workloads: false,
-                watch_interval: WatchInterval::Disabled,
-                restarts_per_minute: None,
-                may_label_pods: false,
-            },
+            duties,
             election: None,
             metrics: Metrics::register(&prometheus::Registry::new()).expect("metrics"),
+            state: state.clone(),
             targets: Targets {
                 api: health.target("api"),
                 webhook: health.target("webhook"),
@@ -73,6 +91,8 @@ impl Operator {
         service.spawn(listeners, &mut tasks, &mut work, &token);
         Self {
             authority,
+            publisher,
+            state,
             health,
             token,
             tasks,
@@ -92,6 +112,11 @@ impl Operator {
     /// Where it serves.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The port of its API.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The sidecar of an app.

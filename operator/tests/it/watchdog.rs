@@ -7,6 +7,7 @@ use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real::{self, ApiServer};
 use dapr_kubernetes::{Config, Place, watch};
 use dapr_operator::pods::Pod;
+use dapr_operator::services::{Deployments, Watches};
 use dapr_operator::watchdog::{self, Settings};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod as WholePod;
@@ -28,22 +29,24 @@ impl Drop for Dog {
     }
 }
 
-async fn start(server: &ApiServer, settings: Settings) -> Result<Dog> {
+async fn start(server: &ApiServer, namespace: &str, settings: Settings) -> Result<Dog> {
     let client = dapr_kubernetes::client(&Place::Kubeconfig(server.kubeconfig().into())).await?;
-    let namespace = settings.namespace.clone().unwrap_or_default();
+    let namespace = namespace.to_owned();
     Ok(Dog(tokio::spawn(async move {
         let api = Api::namespaced(client.clone(), &namespace);
         let (pods, watcher) = watch::<Pod>(api, Config::default());
+        let watches = Watches::new(&client, Some(&namespace), Deployments::Injectors);
+        let deployments = watches.deployments();
         tokio::select! {
             never = watcher.run(|_| {}) => match never {},
-            never = watchdog::run(client, pods, settings) => match never {},
+            never = watches.run() => match never {},
+            never = watchdog::run(client, pods, deployments, settings) => match never {},
         }
     })))
 }
 
-fn settings(namespace: &str) -> Settings {
+fn settings() -> Settings {
     Settings {
-        namespace: Some(namespace.to_owned()),
         interval: Some(Duration::from_secs(3600)),
         per_minute: None,
         can_patch: false,
@@ -144,9 +147,9 @@ async fn pods_without_a_sidecar_go_as_soon_as_the_injector_is_ready() -> Result<
     }
     let settings = Settings {
         can_patch: true,
-        ..settings(&namespace)
+        ..settings()
     };
-    let _dog = start(server, settings).await?;
+    let _dog = start(server, &namespace, settings).await?;
     pod(server, &namespace, "bare-later", &json!({})).await?;
     ensure!(
         names(server, &namespace).await?.len() == 7,
@@ -189,16 +192,16 @@ async fn one_pass_is_one_pass() -> Result<()> {
     pod(server, &namespace, "first", &json!({})).await?;
     let settings = Settings {
         interval: None,
-        ..settings(&namespace)
+        ..settings()
     };
-    let _dog = start(server, settings).await?;
+    let _dog = start(server, &namespace, settings).await?;
     ready(server, &namespace, 1).await?;
     await_names(server, &namespace, &[]).await?;
     // A watchdog that goes on shows that there was time enough for the one that does not.
     pod(server, &namespace, "second", &json!({})).await?;
     let other = place(server).await?;
     ready(server, &other, 1).await?;
-    let _other = start(server, self::settings(&other)).await?;
+    let _other = start(server, &other, self::settings()).await?;
     pod(server, &other, "third", &json!({})).await?;
     await_names(server, &other, &[]).await?;
     ensure!(names(server, &namespace).await? == ["second"]);
@@ -216,9 +219,9 @@ async fn the_rate_of_the_flag_holds() -> Result<()> {
     }
     let settings = Settings {
         per_minute: Some(30),
-        ..settings(&namespace)
+        ..settings()
     };
-    let _dog = start(server, settings).await?;
+    let _dog = start(server, &namespace, settings).await?;
     ready(server, &namespace, 1).await?;
     let start = Instant::now();
     await_names(server, &namespace, &[]).await?;

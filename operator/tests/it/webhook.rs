@@ -228,6 +228,22 @@ async fn subscriptions_of_both_versions_go_round() -> Result<()> {
         stored["spec"]["routes"]["rules"][0]["path"] == "/a",
         "{stored}"
     );
+
+    // Nor does a write through the old version erase them.
+    let words = [
+        "patch",
+        "subscriptions.v1alpha1.dapr.io",
+        "new",
+        "--type=merge",
+        r#"--patch={"spec":{"route":"/c"}}"#,
+    ];
+    kubectl(&server, &words, None).await?;
+    let words = ["get", "subscriptions.v2alpha1.dapr.io", "new"];
+    let stored = kubectl(&server, &words, None).await?;
+    let routes = json!({"rules": [{"match": "true", "path": "/a"}], "default": "/c"});
+    ensure!(stored["spec"]["routes"] == routes, "{stored}");
+    let kept = &stored["metadata"]["annotations"]["dapr.io/subscription-rules"];
+    ensure!(kept.is_null(), "{stored}");
     Ok(())
 }
 

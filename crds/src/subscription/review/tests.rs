@@ -35,7 +35,7 @@ fn v1_becomes_v2() {
 }
 
 #[test]
-fn v2_becomes_v1_and_loses_its_rules() {
+fn v2_becomes_v1_and_keeps_its_rules_in_an_annotation() {
     let v2 = json!({
         "apiVersion": V2ALPHA1, "kind": "Subscription", "metadata": {"name": "o", "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"pubsubname": "bus", "topic": "t", "routes": {"rules": [{"match": "true", "path": "/a"}], "default": "/d"},
@@ -44,10 +44,42 @@ fn v2_becomes_v1_and_loses_its_rules() {
     assert_eq!(
         convert(&v2, V1ALPHA1).unwrap(),
         json!({
-            "apiVersion": V1ALPHA1, "kind": "Subscription", "metadata": {"name": "o", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "apiVersion": V1ALPHA1, "kind": "Subscription",
+            "metadata": {
+                "name": "o", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {"dapr.io/subscription-rules": r#"[{"match":"true","path":"/a"}]"#},
+            },
             "spec": {"pubsubname": "bus", "topic": "t", "route": "/d", "bulkSubscribe": {"enabled": true, "maxMessagesCount": 5}},
         })
     );
+}
+
+#[test]
+fn what_is_written_through_v1_erases_no_rules() {
+    let mut v2 = json!({
+        "apiVersion": V2ALPHA1, "kind": "Subscription", "metadata": {"name": "o", "creationTimestamp": null},
+        "spec": {"pubsubname": "bus", "topic": "t", "routes": {"rules": [{"match": "true", "path": "/a"}], "default": "/d"},
+                 "bulkSubscribe": {"enabled": false}},
+    });
+    let mut v1 = convert(&v2, V1ALPHA1).unwrap();
+    assert_eq!(convert(&v1, V2ALPHA1).unwrap(), v2);
+    v1["spec"]["route"] = json!("/other");
+    v1["metadata"]["annotations"]["mine"] = json!("x");
+    v2["spec"]["routes"]["default"] = json!("/other");
+    v2["metadata"]["annotations"] = json!({"mine": "x"});
+    assert_eq!(convert(&v1, V2ALPHA1).unwrap(), v2);
+    // Rules that an object of the new version only has in the annotation are none.
+    let mut odd = v2.clone();
+    odd["spec"]["routes"] = json!({"default": "/d"});
+    odd["metadata"]["annotations"]["dapr.io/subscription-rules"] =
+        json!(r#"[{"match":"x","path":"/a"}]"#);
+    let back = convert(&convert(&odd, V1ALPHA1).unwrap(), V2ALPHA1).unwrap();
+    assert_eq!(back["spec"], odd["spec"]);
+    // What somebody else wrote there is his.
+    v1["metadata"]["annotations"]["dapr.io/subscription-rules"] = json!("?");
+    let other = convert(&v1, V2ALPHA1).unwrap();
+    assert_eq!(other["metadata"], v1["metadata"]);
+    assert_eq!(other["spec"]["routes"], json!({"default": "/other"}));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::health::Presence;
 use super::*;
 
 /// A server that answers as the test says, and a clock that only moves when it is told to.
@@ -86,6 +87,7 @@ impl World {
 
 fn failure(class: Class) -> Failure {
     Failure {
+        presence: Presence::Unsaid,
         class,
         retry_after: None,
         text: String::new(),

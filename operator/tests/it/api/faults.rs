@@ -1,6 +1,28 @@
 //! API servers that do little, or fail.
 
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, advance, pause, resume};
+
 use super::*;
+
+/// What the page of the health server says of a kind.
+fn stands(operator: &Operator, kind: &str) -> String {
+    let page: Value = serde_json::from_slice(&operator.state.text(Instant::now())).expect("JSON");
+    let lines = page.as_array().expect("lines");
+    let line = lines.iter().find(|line| line["kind"] == kind);
+    line.map_or_else(String::new, |line| line["state"].to_string())
+}
+
+/// Lets so many seconds pass on a clock that stands, with time between them for sockets.
+async fn pass(seconds: usize) {
+    for _ in 0..seconds {
+        advance(Duration::from_secs(1)).await;
+        // The clock does not run on while a thread is busy.
+        drop(spawn_blocking(|| std::thread::park_timeout(Duration::from_millis(3))).await);
+    }
+}
 
 #[tokio::test]
 async fn a_minimal_api_server_is_enough() {
@@ -46,25 +68,149 @@ async fn a_minimal_api_server_is_enough() {
 }
 
 #[tokio::test]
-async fn what_is_known_is_served_while_the_api_server_is_away() {
+async fn what_is_known_is_served_while_the_api_server_is_away_for_a_minute() {
     let place = Place::complete().await;
     place.put(component("a", "v1", &[]));
     let operator = place.operator().await;
     let mut shop = operator.app("default", "shop").await;
     let mut stream = component_stream(&mut shop, "default").await;
+    assert_eq!(stands(&operator, "Component"), "\"followed\"");
     place.server.stop().await;
     place.put(component("b", "v1", &[]));
     place.server.delete(&component("a", "v1", &[]));
+    pause();
+    pass(60).await;
+    resume();
     let list = components(&mut shop, "default").await.expect("a list");
     assert_eq!(names(&list), ["a"]);
+    // Ready all the same: a restart would lose what is known.
     assert!(operator.health.is_ready());
+    for kind in ["Component", "Pod", "Secret", "Service"] {
+        assert_eq!(stands(&operator, kind), "\"stale\"", "{kind}");
+    }
     place.server.resume().await.expect("resumed");
+    pause();
+    // No pause after a failure is longer.
+    pass(35).await;
+    resume();
     let mut told = [next(&mut stream).await, next(&mut stream).await]
         .map(|(r#type, object)| (r#type, object["metadata"]["name"].clone()));
     told.sort_by_key(|(r#type, _)| *r#type);
     assert_eq!(told, [(1, json!("b")), (3, json!("a"))]);
     let list = components(&mut shop, "default").await.expect("a list");
     assert_eq!(names(&list), ["b"]);
+    eventually("everything is followed", async || {
+        let kinds = ["Component", "Pod", "Secret", "Service"];
+        kinds
+            .iter()
+            .all(|kind| stands(&operator, kind) == "\"followed\"")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_api_server_slows_no_sidecar_down() {
+    const SLOW: Duration = Duration::from_millis(1500);
+    let place = Place::new(Options {
+        latency: Some(SLOW),
+        ..Options::complete()
+    })
+    .await;
+    place.put(component("a", "v1", &[]));
+    place.secret("default", "redis", "b25l");
+    let operator = place.operator().await;
+    let mut shop = operator.app("default", "shop").await;
+    let asked = Instant::now();
+    let list = components(&mut shop, "default").await.expect("a list");
+    assert_eq!(names(&list), ["a"]);
+    assert!(asked.elapsed() < SLOW, "{:?}", asked.elapsed());
+    let mut stream = component_stream(&mut shop, "default").await;
+    // A sidecar that waits for a slow Secret holds up no other.
+    let mut concerned = with_secret("store", "redis");
+    concerned["scopes"] = json!(["cart"]);
+    place.put(concerned);
+    let mut cart = operator.app("default", "cart").await;
+    eventually("the Component is seen", async || {
+        let list = components(&mut cart, "default").await.expect("a list");
+        list.len() == 2
+    })
+    .await;
+    place.put(component("b", "v1", &[]));
+    let (r#type, object) = next(&mut stream).await;
+    assert_eq!((r#type, &object["metadata"]["name"]), (1, &json!("b")));
+    assert_eq!(stands(&operator, "Component"), "\"followed\"");
+}
+
+#[tokio::test]
+async fn an_api_server_that_has_too_much_to_do_is_asked_later() {
+    let place = Place::complete().await;
+    place.put(component("a", "v1", &[]));
+    let too_many = Fault::Status {
+        code: 429,
+        retry_after: Some(1),
+    };
+    // One for each kind, and one more.
+    for _ in 0..11 {
+        place.server.fail_list(too_many);
+    }
+    let asked = Instant::now();
+    let operator = place.operator().await;
+    assert!(
+        asked.elapsed() >= Duration::from_secs(1),
+        "it asks as late as it is told to"
+    );
+    let mut shop = operator.app("default", "shop").await;
+    let list = components(&mut shop, "default").await.expect("a list");
+    assert_eq!(names(&list), ["a"]);
+}
+
+#[tokio::test]
+async fn history_that_is_gone_loses_nothing() {
+    let place = Place::complete().await;
+    place.put(component("a", "v1", &[]));
+    let operator = place.operator().await;
+    let mut shop = operator.app("default", "shop").await;
+    let mut stream = component_stream(&mut shop, "default").await;
+    place.server.stop().await;
+    place.server.delete(&component("a", "v1", &[]));
+    place.put(component("b", "v1", &[]));
+    place.server.compact();
+    place.server.resume().await.expect("resumed");
+    let mut told = [next(&mut stream).await, next(&mut stream).await]
+        .map(|(r#type, object)| (r#type, object["metadata"]["name"].clone()));
+    told.sort_by_key(|(r#type, _)| *r#type);
+    assert_eq!(told, [(1, json!("b")), (3, json!("a"))]);
+}
+
+#[tokio::test]
+async fn a_new_certificate_and_new_trust_anchors_break_no_stream() {
+    let place = Place::complete().await;
+    let operator = place.operator().await;
+    let mut shop = operator.app("default", "shop").await;
+    let mut stream = component_stream(&mut shop, "default").await;
+    let svid = operator.authority.svid(OPERATOR);
+    let replaced = operator
+        .publisher
+        .replace(svid, operator.authority.anchors());
+    replaced.expect("a new certificate");
+    let mut cart = operator.app("default", "cart").await;
+    assert!(components(&mut cart, "default").await.is_ok());
+    // Another authority: who is connected stays, and who comes has to be of it.
+    let other = Authority::new();
+    let replaced = operator
+        .publisher
+        .replace(other.svid(OPERATOR), other.anchors());
+    replaced.expect("another authority");
+    place.put(component("a", "v1", &[]));
+    assert_eq!(next(&mut stream).await.0, 1);
+    let id = "spiffe://public/ns/default/new";
+    let mut new = connect(&other, operator.port(), id).await;
+    assert!(components(&mut new, "default").await.is_ok());
+    let old = operator.authority.security(id);
+    let expect = dapr_security::Expect::Id(dapr_security::SpiffeId::new(OPERATOR).expect("an id"));
+    let endpoint = tonic::transport::Endpoint::from_shared(operator.url()).expect("a URL");
+    let refused = endpoint.connect_with_connector(old.connector(expect)).await;
+    assert!(refused.is_err(), "the old authority is not trusted");
 }
 
 #[tokio::test]
