@@ -318,3 +318,16 @@ spec:
 {{ .Release.Namespace }}
 {{- end -}}
 {{- end -}}
+
+{{/*
+A webhook serves on until the API server comes to it no more: what is passed by because nobody answers starts without its
+sidecar. Older clusters have no such action.
+*/}}
+{{- define "dapr.webhookEnd" -}}
+{{- if semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version }}
+lifecycle:
+  preStop:
+    sleep:
+      seconds: 3
+{{- end }}
+{{- end -}}

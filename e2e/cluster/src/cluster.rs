@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use dapr_charts::{CHART, Helm, RELEASE};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::preparation::skipped;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -29,6 +30,9 @@ const TAG: &str = "edge";
 /// One story at a time: they share the control plane.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// When each story began, in order.
+static STORIES: parking_lot::Mutex<Vec<(Timestamp, String)>> = parking_lot::Mutex::new(Vec::new());
+
 /// A cluster, for one story.
 #[derive(Debug)]
 pub struct Cluster {
@@ -49,13 +53,20 @@ impl Cluster {
         };
         let helm = Helm::find(story)?.context("a cluster without helm")?;
         let kubeconfig = PathBuf::from(kubeconfig);
+        let turn = TURN.lock().await;
+        STORIES.lock().push((Timestamp::now(), story.to_owned()));
         Ok(Some(Self {
             helm: helm.on(&kubeconfig),
             kubeconfig,
             registry: variable("E2E_REGISTRY").unwrap_or_else(|| REGISTRY.to_owned()),
             tag: variable("E2E_TAG").unwrap_or_else(|| TAG.to_owned()),
-            _turn: TURN.lock().await,
+            _turn: turn,
         }))
+    }
+
+    /// The stories that were told so far, and when each began.
+    pub fn stories() -> Vec<(Timestamp, String)> {
+        STORIES.lock().clone()
     }
 
     /// The namespace of the control plane.
@@ -221,6 +232,11 @@ impl Cluster {
     }
 }
 
+/// Whether all stories are told in this run, not some that were asked for.
+pub fn told_all() -> bool {
+    variable("E2E_ALL").is_some()
+}
+
 /// Whether a pod has the condition `Ready`.
 pub(crate) fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
@@ -232,6 +248,6 @@ pub(crate) fn is_ready(pod: &Value) -> bool {
     clippy::disallowed_methods,
     reason = "the one place where stories hear of their cluster"
 )]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|it| !it.is_empty())
 }

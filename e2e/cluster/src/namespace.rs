@@ -3,8 +3,12 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::Cluster;
 use crate::cluster::is_ready;
+use crate::{App, Cluster, Knock, Reply, Summary};
+
+/// Where the application of the stories takes orders for a load, and for a watch.
+const LOAD: &str = "http://127.0.0.1:8000/load";
+const WATCH: &str = "http://127.0.0.1:8000/watch";
 
 /// A namespace. It is removed by [`Namespace::remove`]; a story that fails leaves it behind, to be looked at.
 #[derive(Debug)]
@@ -55,10 +59,7 @@ impl<'a> Namespace<'a> {
 
     /// Deploys the application of the stories as one that has not heard of Dapr.
     pub async fn plain(&self, app: &str) -> Result<()> {
-        let mut deployment = self.deployment(app, 1);
-        deployment["spec"]["template"]["metadata"]["annotations"] = json!({});
-        self.apply(&deployment).await?;
-        self.await_ready(app, 1).await
+        self.run(&App::plain(app)).await
     }
 
     /// Deletes an object, `kind/name`.
@@ -76,38 +77,40 @@ impl<'a> Namespace<'a> {
 
     /// As [`Namespace::deploy`], without waiting.
     pub async fn start(&self, app_id: &str, replicas: usize) -> Result<()> {
-        self.apply(&self.deployment(app_id, replicas)).await
+        self.begin(&App::new(app_id).replicas(replicas)).await
     }
 
-    fn deployment(&self, app_id: &str, replicas: usize) -> Value {
-        json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": app_id},
-            "spec": {
-                "replicas": replicas,
-                "selector": {"matchLabels": {"app": app_id}},
-                "template": {
-                    "metadata": {
-                        "labels": {"app": app_id},
-                        "annotations": {
-                            "dapr.io/enabled": "true",
-                            "dapr.io/app-id": app_id,
-                            "dapr.io/app-port": "8000",
-                        },
-                    },
-                    "spec": {
-                        "containers": [{
-                            "name": "app",
-                            "image": self.cluster.app_image(),
-                            "imagePullPolicy": "IfNotPresent",
-                            "args": ["serve"],
-                            "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-                        }],
-                    },
-                },
-            },
-        })
+    /// Deploys an application without waiting.
+    pub async fn begin(&self, app: &App) -> Result<()> {
+        self.apply(&app.deployment(&self.cluster.app_image())).await
+    }
+
+    /// Deploys an application, and waits until all replicas are ready.
+    pub async fn run(&self, app: &App) -> Result<()> {
+        self.begin(app).await?;
+        self.await_ready(app.id(), app.size()).await
+    }
+
+    /// Starts a pod that nobody owns with the application of the stories.
+    pub async fn pod(&self, app_id: &str) -> Result<()> {
+        let mut pod = App::new(app_id).template(&self.cluster.app_image(), &["serve"]);
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!(app_id);
+        self.apply(&pod).await
+    }
+
+    /// Starts a Job that runs the application with these words once.
+    pub async fn job(&self, app: &App, words: &[&str]) -> Result<()> {
+        let mut template = app.template(&self.cluster.app_image(), words);
+        template["spec"]["restartPolicy"] = json!("Never");
+        self.apply(&json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": app.id()},
+            "spec": {"template": template, "backoffLimit": 0},
+        }))
+        .await
     }
 
     /// Waits until so many pods of an application are ready, their sidecars included.
@@ -147,6 +150,104 @@ impl<'a> Namespace<'a> {
             .get(&["pods", "--namespace", &self.name, "--selector", &selector])
             .await?;
         Ok(pods["items"].as_array().context("no list of pods")?.clone())
+    }
+
+    /// Waits until every pod of an application was replaced.
+    pub async fn roll(&self, app: &str) -> Result<()> {
+        let workload = format!("deployment/{app}");
+        let restart = ["rollout", "restart", "--namespace", &self.name, &workload];
+        self.cluster.kubectl(&restart, "").await?;
+        let limit = "--timeout=120s";
+        let status = [
+            "rollout",
+            "status",
+            "--namespace",
+            &self.name,
+            &workload,
+            limit,
+        ];
+        self.cluster.kubectl(&status, "").await?;
+        Ok(())
+    }
+
+    /// One request out of an application's container.
+    pub async fn ask(&self, app: &str, method: &str, url: &str, body: &str) -> Result<Reply> {
+        let printed = self.run_in(app, &["ask", method, url, body]).await?;
+        serde_json::from_str(&printed).with_context(|| printed.clone())
+    }
+
+    /// One request of an application to its sidecar.
+    pub async fn ask_sidecar(
+        &self,
+        app: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Reply> {
+        let url = format!("http://127.0.0.1:3500/v1.0/{path}");
+        self.ask(app, method, &url, body).await
+    }
+
+    /// What an application's sidecar says of itself.
+    pub async fn metadata(&self, app: &str) -> Result<Value> {
+        let body = self.ask_sidecar(app, "GET", "metadata", "").await?.ok()?;
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// The components that an application's sidecar has, as `name type`, without the secret store of every sidecar.
+    pub async fn components(&self, app: &str) -> Result<Vec<String>> {
+        let metadata = self.metadata(app).await?;
+        let components = metadata["components"].as_array();
+        let components = components.context("no components in the metadata")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let names = components
+            .iter()
+            .filter(|it| it["name"] != "kubernetes")
+            .map(|it| format!("{} {}", text(&it["name"]), text(&it["type"])));
+        Ok(names.collect())
+    }
+
+    /// Knocks at an address out of an application's container.
+    pub async fn knock(&self, app: &str, address: &str) -> Result<Knock> {
+        let printed = self.run_in(app, &["knock", address]).await?;
+        serde_json::from_str(&printed).with_context(|| printed.clone())
+    }
+
+    /// Lets an application send so many requests per second to a URL, until [`Namespace::end_load`].
+    pub async fn start_load(&self, app: &str, url: &str, rate: u32) -> Result<()> {
+        let order = json!({"url": url, "rate": rate}).to_string();
+        self.ask(app, "POST", LOAD, &order).await?.ok()?;
+        Ok(())
+    }
+
+    /// How many requests of the load were sent by now.
+    pub async fn sent(&self, app: &str) -> Result<usize> {
+        let sent = self.ask(app, "GET", LOAD, "").await?.ok()?;
+        sent.parse().context(sent)
+    }
+
+    /// Ends the load.
+    pub async fn end_load(&self, app: &str) -> Result<Summary> {
+        let summary = self.ask(app, "DELETE", LOAD, "").await?.ok()?;
+        serde_json::from_str(&summary).with_context(|| summary.clone())
+    }
+
+    /// Lets an application look for the moment when its sidecar has a component of a type, or none with an empty one.
+    pub async fn start_watch(&self, app: &str, name: &str, kind: &str) -> Result<()> {
+        let wanted = json!({"name": name, "kind": kind}).to_string();
+        self.ask(app, "POST", WATCH, &wanted).await?.ok()?;
+        Ok(())
+    }
+
+    /// That moment, in microseconds since 1970.
+    pub async fn seen(&self, app: &str) -> Result<u64> {
+        let seen = self.ask(app, "GET", WATCH, "").await?.ok()?;
+        seen.parse().context(seen)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Runs the application of the stories in the container of one that is deployed, and tells what it prints.

@@ -180,7 +180,8 @@ async fn install_upgrade_and_uninstall_leave_what_the_original_leaves() -> Resul
         "dapr-system",
         "--create-namespace",
     ])?;
-    let high = ["--set", "global.ha.enabled=true"];
+    // No kubelet would run the Job that comes before an upgrade.
+    let high = ["--no-hooks", "--set", "global.ha.enabled=true"];
     run(&[
         &["upgrade", RELEASE, CHART, "--namespace", "dapr-system"],
         &high[..],

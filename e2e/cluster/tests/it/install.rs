@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use dapr_e2e_cluster::figures::note;
 use dapr_e2e_cluster::{Cluster, Namespace};
+use serde_json::{Value, json};
 
 /// Installs in a row.
 const TIMES: usize = 10;
@@ -25,7 +27,7 @@ async fn an_install_takes_seconds_and_all_is_healthy() -> Result<()> {
         .iter()
         .map(|it| format!("{:.1}", it.as_secs_f64()))
         .collect();
-    println!("helm install --wait: {} s", seconds.join(", "));
+    note("helm install --wait", &format!("{} s", seconds.join(", ")))?;
     for app in [
         "dapr-operator",
         "dapr-sentry",
@@ -75,6 +77,58 @@ async fn high_availability_has_three_of_each() -> Result<()> {
     );
     // And back.
     cluster.install(&[])?;
+    Ok(())
+}
+
+/// An older release had fewer kinds, and fewer fields.
+#[tokio::test]
+async fn an_upgrade_renews_the_definitions() -> Result<()> {
+    let Some(cluster) = Cluster::take("older definitions").await? else {
+        return Ok(());
+    };
+    cluster.install(&[])?;
+    let definition = async |name: &str| cluster.get(&["customresourcedefinition", name]).await;
+    let conversion = "/spec/conversion/webhook/clientConfig";
+    let subscriptions = ["customresourcedefinition", "subscriptions.dapr.io"];
+    let served = cluster
+        .eventually("the operator has its webhook", &subscriptions, |it| {
+            let client = it.pointer(conversion).context("no conversion")?;
+            ensure!(client["caBundle"].is_string(), "{client}");
+            Ok(client.clone())
+        })
+        .await?;
+    let young = "workflowaccesspolicies.dapr.io";
+    cluster
+        .kubectl(&["delete", "customresourcedefinition", young], "")
+        .await?;
+    let scopes = "/spec/versions/0/schema/openAPIV3Schema/properties/scopes";
+    let older = json!([{"op": "remove", "path": scopes}]).to_string();
+    let patch = [
+        "patch",
+        "customresourcedefinition",
+        "components.dapr.io",
+        "--type=json",
+        "--patch",
+        &older,
+    ];
+    cluster.kubectl(&patch, "").await?;
+
+    cluster.install(&[])?;
+    let components = definition("components.dapr.io").await?;
+    ensure!(components.pointer(scopes).is_some(), "no scopes");
+    let found = definition(young).await?;
+    ensure!(found["metadata"]["name"] == young, "{found}");
+    let now = definition("subscriptions.dapr.io").await?;
+    ensure!(
+        now.pointer(conversion) == Some(&served),
+        "another conversion"
+    );
+    // What it took is gone.
+    let left = cluster
+        .get(&["jobs,serviceaccounts", "--namespace", cluster.system()])
+        .await?;
+    let left = names(&left)?;
+    ensure!(!left.iter().any(|it| it.contains("dapr-crds")), "{left:?}");
     Ok(())
 }
 
@@ -138,10 +192,10 @@ async fn an_install_for_its_own_namespace_serves_that() -> Result<()> {
     cluster.uninstall()
 }
 
-fn names(list: &serde_json::Value) -> Result<Vec<String>> {
+fn names(list: &Value) -> Result<Vec<String>> {
     let items = list["items"].as_array().context("no list")?;
     let names = items.iter().map(|it| {
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         format!("{} {}", text(&it["kind"]), text(&it["metadata"]["name"]))
     });
     Ok(names.collect())

@@ -15,6 +15,9 @@ const KEPT: slim::Keep = slim::Keep {
     owners: false,
 };
 
+/// The value of [`CONTROL_PLANE`] that Sentry's own pods have.
+const SENTRY: &str = "sentry";
+
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub(crate) struct Pod {
@@ -99,11 +102,12 @@ impl Pod {
         matches!(phase, Some(Phase::Succeeded | Phase::Failed))
     }
 
-    /// Whether something in the pod is expected to ask for a certificate.
+    /// Whether something in the pod is expected to ask for a certificate. Sentry signs its own and never asks.
     pub(crate) fn is_workload(&self) -> bool {
         let annotations = self.annotations();
         let is_enabled = annotations.get(ENABLED).is_some_and(|it| is_truthy(it));
-        !self.has_ended() && (is_enabled || annotations.contains_key(CONTROL_PLANE))
+        let service = annotations.get(CONTROL_PLANE);
+        !self.has_ended() && (is_enabled || service.is_some_and(|it| it != SENTRY))
     }
 }
 
@@ -170,6 +174,19 @@ mod tests {
         check("Succeeded", true);
         check("Failed", true);
         check("Dreaming", false);
+    }
+
+    #[test]
+    fn nobody_waits_for_sentry_to_ask_itself() {
+        let check = |service: &str, expected: bool| {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "a", "annotations": {"dapr.io/control-plane": service}},
+            }))
+            .unwrap();
+            assert_eq!(pod.is_workload(), expected, "{service}");
+        };
+        check("placement", true);
+        check("sentry", false);
     }
 
     #[test]
