@@ -98,6 +98,7 @@ openraft::declare_raft_types!(
 );
 
 /// The same types on whatever runtime.
+// rustdoc 1.95 panics over the automatic traits of types that have this parameter, so they are hidden from it.
 pub(crate) trait Kind:
     RaftTypeConfig<
         D = ledger::Entry,
@@ -249,6 +250,7 @@ pub(crate) async fn run(
 
 /// One life of a replica, as the raft port sees it.
 #[derive(Clone)]
+#[doc(hidden)]
 struct Member<C: Kind = Types> {
     raft: Raft<C>,
     log: Log,
@@ -284,6 +286,7 @@ struct Claim<I> {
 
 /// Where the raft port finds the current life, if the replica takes part, and leaves what others ask for.
 #[derive(Clone)]
+#[doc(hidden)]
 struct Seat<C: Kind = Types> {
     own: u64,
     member: Arc<RwLock<Option<Member<C>>>>,

@@ -121,6 +121,7 @@ impl<C: Kind, P: Carrier<C>> RaftNetworkFactory<C> for Clients<P> {
 
 /// Calls one incarnation of one other replica.
 #[derive(Debug)]
+#[doc(hidden)]
 pub(super) struct Client<C, P> {
     carrier: P,
     target: u64,

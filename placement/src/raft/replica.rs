@@ -44,6 +44,7 @@ const FINISH: Duration = Duration::from_secs(2);
 /// How long it waits for its successor.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
+#[doc(hidden)]
 pub(super) struct Replica<C: Kind, P, D, F> {
     pub(super) cluster: Cluster,
     pub(super) clients: Clients<P>,

@@ -23,6 +23,7 @@ pub(super) const MESSAGE_LIMIT: usize = 256 << 20;
 /// what the one before it has promised under the same id.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
+#[doc(hidden)]
 pub(super) struct Request<C: Kind = Types> {
     pub(super) to: u64,
     pub(super) incarnation: u64,
@@ -31,6 +32,7 @@ pub(super) struct Request<C: Kind = Types> {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
+#[doc(hidden)]
 pub(super) enum Call<C: Kind = Types> {
     Append(AppendEntriesRequest<C>),
     Vote(VoteRequest<C>),
@@ -47,6 +49,7 @@ pub(super) enum Call<C: Kind = Types> {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
+#[doc(hidden)]
 pub(super) enum Answer<C: Kind = Types> {
     Append(AppendEntriesResponse<C>),
     Vote(VoteResponse<C>),

@@ -62,3 +62,11 @@ async fn metrics_count_streams() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn one_that_nobody_uses_is_small() {
+    let placement = Placement::start(&[]).await;
+    let heap = placement.heap();
+    // 3 MB; the tables that the consensus library's histograms could use would be another 27.
+    assert!(heap < 10 << 20, "{heap} bytes");
+}

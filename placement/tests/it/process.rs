@@ -51,6 +51,18 @@ impl Placement {
         placement
     }
 
+    /// Bytes that the process wrote and holds, its heap and stacks.
+    pub(crate) fn heap(&self) -> u64 {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("a number");
+        kib * 1024
+    }
+
     /// Starts a replica of a cluster, without waiting for anything.
     pub(crate) fn launch(id: &str, cluster: &str, flags: &[&str]) -> Self {
         let [port, healthz_port, metrics_port] = free_ports();
