@@ -31,8 +31,6 @@ const COMPONENTS: usize = 500;
 const CHANGES: usize = 9;
 /// Deployments made at once.
 const WORKLOADS: usize = 1000;
-/// Until memory is looked at.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// The rows, in the order of the values of [`measure`].
 pub fn rows() -> Vec<Row> {
@@ -119,7 +117,7 @@ async fn idle(plane: &Plane<'_>) -> Result<Idle> {
     let started = Instant::now();
     let server = plane.operator(None, None).await?;
     let start = started.elapsed();
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(process::SETTLE).await;
     let rss = megabytes(server.pid()?)?;
     server.kill().await?;
     Ok(Idle { rss, start })
@@ -138,13 +136,13 @@ struct Streamed {
 async fn streamed(plane: &Plane<'_>, split: Option<&Split>) -> Result<Streamed> {
     let server = plane.operator(None, split).await?;
     let pid = server.pid()?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(process::SETTLE).await;
     let filled = megabytes(pid)?;
     let mut crowd = Crowd::new(server.address(), plane.sidecar().await?);
     crowd.join(FEW).await?;
     let few = changes(plane, &mut crowd).await?;
     crowd.join(MANY - FEW).await?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(process::SETTLE).await;
     let full = megabytes(pid)?;
     let before = process::cpu_time(pid)?;
     let many = changes(plane, &mut crowd).await?;

@@ -38,8 +38,6 @@ const WAVE: usize = 1000;
 const RESTARTS: usize = MANY / 10;
 /// Starts per run; the median counts.
 const STARTS: usize = 9;
-/// Until memory is looked at.
-const SETTLE: Duration = Duration::from_secs(3);
 
 /// The rows, in the order of the values of [`measure`].
 pub fn rows() -> Vec<Row> {
@@ -114,7 +112,7 @@ async fn idle(binaries: &Path) -> Result<(f64, f64)> {
         cluster.end().await?;
     }
     let cluster = Cluster::start(binaries, 1, None).await?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(process::SETTLE).await;
     let rss = megabytes(cluster.pid(0)?)?;
     cluster.end().await?;
     Ok((rss, median(starts)?))
@@ -213,7 +211,7 @@ async fn many(binaries: &Path, split: Option<&Split>) -> Result<Many> {
     for _ in 0..MANY / WAVE {
         crowd.join(WAVE).await?;
     }
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(process::SETTLE).await;
     let rss = megabytes(cluster.pid(0)?)?;
     crowd.forget_blocked();
     let mut restarts = Vec::with_capacity(RESTARTS);

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+/// From a start, or the end of a burst, until memory is looked at. It does not change any more after this, so a minute
+/// would show the same.
+pub const SETTLE: Duration = Duration::from_secs(10);
+
 /// Clock ticks per second in `/proc/<pid>/stat`: 100 on every Linux we run on (`getconf CLK_TCK`).
 const TICKS_PER_SECOND: u64 = 100;
 

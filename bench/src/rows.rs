@@ -44,6 +44,7 @@ pub async fn invocation(binaries: Option<&Path>, duration: Duration) -> Result<I
     let mut callee = start(folder.path(), "callee", Some(app_port), &plane).await?;
     caller.await_outbound().await?;
     callee.await_ready().await?;
+    tokio::time::sleep(process::SETTLE).await;
     let idle_rss = megabytes(process::rss(pid(&caller)?)?);
 
     let load = |url: String, duration| Load {

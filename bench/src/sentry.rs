@@ -34,8 +34,6 @@ const DURATION: Duration = Duration::from_secs(5);
 const RUSHES: usize = 5;
 /// Starts per run; the median counts.
 const STARTS: usize = 15;
-/// Until memory is looked at. It does not change any more after this, so a minute would show the same.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// The rows, in the order of the values of [`measure`].
 pub fn rows() -> Vec<Row> {
@@ -142,7 +140,7 @@ pub async fn measure(binaries: &Path) -> Result<Vec<f64>> {
 /// Megabytes.
 async fn idle_rss(setup: &Setup<'_>) -> Result<f64> {
     let server = setup.start().await?;
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(process::SETTLE).await;
     let bytes = process::rss(server.pid()?)?;
     server.kill().await?;
     Ok(bytes as f64 / 1e6)

@@ -1,10 +1,12 @@
 //! The application of the stories. As a server it is beside a sidecar; its other words are run in its container, and print
 //! what they found as one line of JSON.
 //!
-//!     e2e-app serve                          see `serve.rs` for what it answers
-//!     e2e-app ask <method> <url> [<body>]    one request
-//!     e2e-app call <app id> [<count>]        calls /who of another, and prints how many calls failed and who answered
-//!     e2e-app knock <host:port>              tries to talk without TLS, and with a certificate of a foreign authority
+//! ```text
+//! e2e-app serve                          see `serve.rs` for what it answers
+//! e2e-app ask <method> <url> [<body>]    one request
+//! e2e-app call <app id> [<count>]        calls /who of another, and prints how many calls failed and who answered
+//! e2e-app knock <host:port>              tries to talk without TLS, and with a certificate of a foreign authority
+//! ```
 
 #[path = "app/ask.rs"]
 mod ask;
