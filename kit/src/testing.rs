@@ -35,9 +35,16 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The last line on stdout, the fatal one of a process that failed.
+    /// The last line on stdout. What is told by several threads comes in no certain order, see [`Ended::line`].
     pub fn last_line(&self) -> &str {
         self.stdout.last().map_or("", String::as_str)
+    }
+
+    /// The first line on stdout with this text, empty if there is none: other threads may say something after it.
+    pub fn line(&self, text: &str) -> &str {
+        let mut lines = self.stdout.iter();
+        let found = lines.find(|line| line.contains(text));
+        found.map_or("", String::as_str)
     }
 }
 

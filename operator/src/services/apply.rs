@@ -95,7 +95,7 @@ impl Writer {
             Ok(_) => {
                 tracing::info!(app_id, service = name, "Service created");
                 self.metrics.created(app_id);
-                Ok(Outcome::Done)
+                Ok(Outcome::Created)
             }
             // One that the watch does not show: it lacks the label, or is a moment old. It is replaced whatever it is;
             // a Service that somebody else made under this name cannot be used next to the app's.

@@ -12,6 +12,9 @@ const DISPUTE: Duration = Duration::from_secs(120);
 const FREE: u32 = 3;
 /// The pauses after those: who else keeps writing the object costs one write a minute.
 const CALM: Pace = Pace::new(Duration::from_secs(1), Duration::from_secs(60));
+/// How long a Service that was made may stay unseen by the watch. One that is deleted before the watch has shown it is
+/// never told of, so whoever wants it looks again.
+const UNSEEN: Duration = Duration::from_secs(5);
 /// Old disputes are forgotten when there are so many.
 const DISPUTES: usize = 256;
 
@@ -20,6 +23,8 @@ const DISPUTES: usize = 256;
 pub(super) enum Outcome {
     /// Nothing to do before the next change.
     Done,
+    /// An object was made. That it is seen is the next change; if it is not, its maker looks again.
+    Created,
     /// An object that was there had to be written.
     Overwritten,
     /// It failed, and is tried again at this pace; the server may want a longer pause.
@@ -104,6 +109,10 @@ impl<K: Ord + Clone> Queue<K> {
         match outcome {
             Outcome::Done => {
                 self.failures.remove(&key);
+            }
+            Outcome::Created => {
+                self.failures.remove(&key);
+                self.schedule(key.clone(), now + UNSEEN);
             }
             Outcome::Overwritten => {
                 self.failures.remove(&key);
@@ -204,6 +213,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_made_is_looked_for_unless_it_is_seen() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for key in ["a", "b", "c"] {
+            queue.add(key, now);
+            assert_eq!(queue.take(now), Some(key));
+        }
+        queue.add("c", now);
+        for key in ["a", "b", "c"] {
+            queue.done(key, Outcome::Created, now, 0.5);
+        }
+        queue.add("b", now);
+        for key in ["b", "c"] {
+            assert_eq!(queue.take(now), Some(key), "the watch shows it");
+            queue.done(key, Outcome::Done, now, 0.5);
+        }
+        assert_eq!(queue.next(), Some(now + UNSEEN));
+        assert_eq!(queue.take(now + UNSEEN), Some("a"));
+        queue.done("a", Outcome::Done, now, 0.5);
+        assert_eq!(queue.next(), None);
+    }
+
+    #[test]
     fn a_server_that_asks_for_time_gets_it() {
         let now = Instant::now();
         let mut queue = Queue::default();
@@ -263,9 +295,10 @@ mod tests {
                         wanted.remove(&key);
                     }
                     _ => if let Some(key) = running.pop() {
-                        let outcome = match millis % 3 {
+                        let outcome = match millis % 4 {
                             0 => Outcome::Done,
                             1 => Outcome::Overwritten,
+                            2 => Outcome::Created,
                             _ => { wanted.insert(key); failed() }
                         };
                         queue.done(key, outcome, now, 0.5);

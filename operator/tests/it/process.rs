@@ -137,8 +137,10 @@ fn crd(client_config: &Value) -> Value {
 #[track_caller]
 fn fatal(ended: &Ended, expected: &str) {
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.last_line().contains("level=fatal"), "{ended:?}");
-    assert!(ended.last_line().contains(expected), "{ended:?}");
+    assert!(
+        ended.line("level=fatal").contains(expected),
+        "{expected}: {ended:?}"
+    );
 }
 
 /// The port in a line about a server.
@@ -228,11 +230,7 @@ async fn serves_until_it_is_told_to_stop() {
     assert!(matches!(end, Ok(None)), "{end:?}");
     let ended = operator.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let last = ended.last_line();
-    assert!(
-        last.contains("msg=\"operator shut down gracefully\""),
-        "{ended:?}"
-    );
+    let last = ended.line("msg=\"operator shut down gracefully\"");
     assert!(
         last.contains(" scope=dapr.operator type=log ver=1.18.3"),
         "{ended:?}"
@@ -342,9 +340,7 @@ fn start_errors_are_one_fatal_line() {
     #[track_caller]
     fn check(arguments: &[&str], environment: &[(&str, &str)], expected: &str) {
         let ended = Daemon::run(OPERATOR, arguments, environment);
-        assert_eq!(ended.code, Some(1), "{ended:?}");
-        assert!(ended.last_line().contains("level=fatal"), "{ended:?}");
-        assert!(ended.last_line().contains(expected), "{ended:?}");
+        fatal(&ended, expected);
     }
     check(
         &[],
@@ -373,13 +369,7 @@ fn a_taken_port_names_the_flag() {
     let taken = std::net::TcpListener::bind("[::]:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port().to_string();
     let ended = Daemon::run(OPERATOR, &["--healthz-port", &port], &NAMESPACE);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(
-        ended
-            .last_line()
-            .contains("give another one with --healthz-port: "),
-        "{ended:?}"
-    );
+    fatal(&ended, "give another one with --healthz-port: ");
 }
 
 #[test]
@@ -404,10 +394,8 @@ fn a_log_file_takes_every_line() {
         &["--log-file", env!("CARGO_TARGET_TMPDIR")],
         &NAMESPACE,
     );
-    assert!(
-        ended
-            .last_line()
-            .contains("give another path with --log-file, or none for stdout: "),
-        "{ended:?}"
+    fatal(
+        &ended,
+        "give another path with --log-file, or none for stdout: ",
     );
 }

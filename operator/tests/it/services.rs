@@ -543,6 +543,27 @@ async fn a_server_that_asks_for_time_is_asked_again() -> Result<()> {
     Ok(())
 }
 
+/// The watch never tells of a Service that is gone before it was listed, so this one is only said to be made.
+#[tokio::test]
+async fn a_service_that_is_gone_before_it_is_seen_is_made_again() -> Result<()> {
+    let (server, folder) = scripted(Options::complete()).await?;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    server.on_post("/api/v1/namespaces/shop/services", move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let made = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a-dapr"}});
+        (201, made)
+    });
+    server.put(workload("Deployment", "shop", "a", &enabled("a")));
+    let _reconciler = Reconciler::start(kubeconfig(folder.path()), None, Others::Left).await?;
+    await_condition("another attempt", SOON, || async {
+        let times = asked.load(Ordering::Relaxed);
+        ensure!(times > 1, "{times}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn many_workloads_at_once_are_as_quick_as_a_real_server() -> Result<()> {
     const MANY: usize = 150;

@@ -219,7 +219,7 @@ async fn the_leader_is_followed_and_no_two_act() -> Result<()> {
         let ended = tokio::task::spawn_blocking(move || second.daemon.ended()).await?;
         ensure!(ended.code == Some(1), "{ended:?}");
         ensure!(
-            ended.last_line().contains("leader election lost"),
+            ended.line("level=fatal").contains("leader election lost"),
             "{ended:?}"
         );
         replicas.one_after_the_other("second", "third")?;

@@ -93,6 +93,11 @@ impl Stage {
         Connection::dial(self.port, anchors).await.unwrap()
     }
 
+    /// A review on a connection of its own: one that says nothing for ten seconds is closed.
+    async fn review(&self) -> (Vec<String>, Vec<String>) {
+        self.dial(&self.authority.anchors()).await.review().await
+    }
+
     /// What the page of the health server says about each kind.
     async fn state(&self) -> Vec<(String, String)> {
         let (listener, port) = listener().await;
@@ -227,7 +232,7 @@ async fn nothing_is_fetched_during_an_admission() {
     // The API server of the watches is away, and pods are answered all the same.
     stage.server.stop().await;
     stage.await_state("stale").await;
-    let (arguments, containers) = connection.review().await;
+    let (arguments, containers) = stage.review().await;
     assert!(!has_mtls(&arguments));
     assert_eq!(containers, ["daprd", "store"]);
     assert!(
@@ -238,7 +243,7 @@ async fn nothing_is_fetched_during_an_admission() {
     stage.await_state("followed").await;
     stage.server.put(configuration(true));
     eventually("the new Configuration", async || {
-        has_mtls(&connection.review().await.0)
+        has_mtls(&stage.review().await.0)
     })
     .await;
 }
@@ -258,15 +263,14 @@ async fn what_is_not_known_is_taken_for_absent_and_health_says_so() {
             .all(|(_, state)| state == "cold" || state == "read"),
         "{state:?}"
     );
-    let mut connection = stage.dial(&stage.authority.anchors()).await;
-    let (arguments, containers) = connection.review().await;
+    let (arguments, containers) = stage.review().await;
     assert!(has_mtls(&arguments), "as if there were no Configuration");
     assert_eq!(containers, ["daprd"], "as if there were no Component");
     for kind in KINDS {
         stage.server.install(kind, true);
     }
     stage.await_state("followed").await;
-    let (arguments, containers) = connection.review().await;
+    let (arguments, containers) = stage.review().await;
     assert!(!has_mtls(&arguments));
     assert_eq!(containers, ["daprd", "store"]);
 }
@@ -345,9 +349,8 @@ async fn a_list_that_fails_for_a_while_is_tried_again() {
         });
     }
     stage.server.put(configuration(true));
-    let mut connection = stage.dial(&stage.authority.anchors()).await;
     eventually("the new Configuration", async || {
-        has_mtls(&connection.review().await.0)
+        has_mtls(&stage.review().await.0)
     })
     .await;
 }
