@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
-use tonic::codec::Codec;
+use tonic::codec::BufferSettings;
 use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -29,6 +29,9 @@ mod tests;
 const REPORT_DAPR_STATUS: &str = "/dapr.proto.placement.v1.Placement/ReportDaprStatus";
 /// The longest message a sidecar may send, as gRPC has it by default.
 const MESSAGE_LIMIT: usize = 4 << 20;
+/// What is kept for a stream's messages, in bytes: replies have a few, reports a few dozen, and a longer one takes more for
+/// itself. By default it would be 8 KiB for each of ten thousand streams.
+const MESSAGE_USUAL: usize = 128;
 /// What open streams are told when the replica no longer leads.
 const LOST_LEADERSHIP: &str = "lost leadership";
 /// What open streams are told when the process stops.
@@ -172,7 +175,10 @@ impl Server {
             term: Arc::clone(&term),
             over,
         };
-        let decoder = ProstCodec::<PlacementOrder, Host>::default().decoder();
+        let decoder = ProstCodec::<PlacementOrder, Host>::raw_decoder(BufferSettings::new(
+            MESSAGE_USUAL,
+            MESSAGE_LIMIT,
+        ));
         let messages =
             Streaming::new_request(decoder, request.into_body(), None, Some(MESSAGE_LIMIT));
         // The response starts at once: some clients send nothing before they have its headers.

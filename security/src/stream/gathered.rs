@@ -16,8 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes gathered before they are written although the poll has not ended.
 const LIMIT: usize = 64 << 10;
-/// What is kept allocated between polls, in bytes.
+/// The most that is kept allocated between polls, in bytes.
 const KEPT: usize = 4 << 10;
+/// The least that is kept, in bytes: there may be ten thousand connections that seldom say a few words.
+const LEAST: usize = 256;
 
 /// Makes a connection gather its writes. Every task that polls the connection must be driven by the [`Flusher`].
 pub fn gather<T>(io: T) -> (Gathered<T>, Flusher<T>) {
@@ -25,6 +27,7 @@ pub fn gather<T>(io: T) -> (Gathered<T>, Flusher<T>) {
         io,
         buffer: Vec::new(),
         written: 0,
+        usual: 0,
         touched: false,
         failed: None,
     }));
@@ -51,6 +54,8 @@ struct Gatherer<T> {
     buffer: Vec<u8>,
     /// How much of the buffer has been written.
     written: usize,
+    /// The longest of the last writes in bytes; slowly forgotten, so that a short one between long ones costs nothing.
+    usual: usize,
     /// Whether something was written or flushed since the last settling.
     touched: bool,
     /// Why writing failed, for the next one who writes.
@@ -93,9 +98,15 @@ impl<T: AsyncWrite + Unpin> Gatherer<T> {
             }
             self.written += written;
         }
+        if self.written > 0 {
+            self.usual = self.written.max(self.usual - self.usual.div_ceil(16));
+        }
         self.written = 0;
         self.buffer.clear();
-        self.buffer.shrink_to(KEPT);
+        let kept = (2 * self.usual).clamp(LEAST, KEPT);
+        if self.buffer.capacity() > 2 * kept {
+            self.buffer.shrink_to(kept);
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -250,6 +261,30 @@ mod tests {
             .expect("read");
         assert!(read == expected);
         writing.await.expect("no panic").expect("written");
+    }
+
+    #[tokio::test]
+    async fn room_is_kept_as_long_as_it_is_used() {
+        let (io, peer) = duplex(1 << 20);
+        let (mut gathered, flusher) = gather(io);
+        let capacity = |gathered: &Gathered<_>| gathered.0.lock().buffer.capacity();
+        let mut write = async |length: usize| {
+            let sent = vec![0; length];
+            let talk = pin!(gathered.write_all(&sent));
+            flusher.drive(talk).await.expect("written");
+            capacity(&gathered)
+        };
+        assert!(write(100_000).await <= 2 * KEPT, "once in a while");
+        for _ in 0..10 {
+            let room = write(3_000).await;
+            assert!(room >= 3_000, "{room}");
+            assert_eq!(write(10).await, room, "a word between long ones");
+        }
+        for _ in 0..100 {
+            write(10).await;
+        }
+        assert!(write(10).await <= 2 * LEAST);
+        drop(peer);
     }
 
     #[tokio::test]
