@@ -5,6 +5,7 @@
 
 pub mod cores;
 pub mod injector;
+mod kinds;
 pub mod load;
 pub mod operator;
 pub mod placement;

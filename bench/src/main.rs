@@ -42,11 +42,12 @@ async fn main() -> Result<()> {
         .install_default()
         .ok()
         .context("a crypto provider is installed twice")?;
-    let own = std::env::current_exe()?
+    let beside = std::env::current_exe()?
         .parent()
         .context("this executable has no folder")?
         .to_owned();
-    let baseline = baseline();
+    let own = folder("BENCH_DIR").unwrap_or(beside);
+    let baseline = folder("BENCH_BASELINE_DIR");
     let mut all = Vec::new();
     for group in groups(std::env::args().skip(1))? {
         all.extend(run(group, &own, baseline.as_deref()).await?);
@@ -185,10 +186,10 @@ const SIZES: [(&str, &str); 3] = [
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one variable of this program, read at its start"
+    reason = "the variables of this program, read at its start"
 )]
-fn baseline() -> Option<PathBuf> {
-    std::env::var("BENCH_BASELINE_DIR")
+fn folder(variable: &str) -> Option<PathBuf> {
+    std::env::var(variable)
         .ok()
         .filter(|folder| !folder.is_empty())
         .map(PathBuf::from)

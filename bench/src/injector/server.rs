@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::client::Connection;
 use crate::cores::Split;
+use crate::kinds;
 use crate::sentry::server::{NAMESPACE, is_healthy, pause};
 
 /// How far away the API server is.
@@ -184,6 +185,7 @@ async fn cluster() -> Result<scripted::Server> {
         ..Options::complete()
     })
     .await?;
+    kinds::define(&cluster);
     cluster.on_post("/apis/authentication.k8s.io/v1/tokenreviews", |review| {
         (201, reviewed(review))
     });

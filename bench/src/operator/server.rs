@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cores::Split;
 use crate::injector::server::{Server, start};
+use crate::kinds;
 use crate::sentry::server::NAMESPACE;
 
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -38,6 +39,7 @@ impl<'a> Plane<'a> {
     /// Starts what is around it.
     pub async fn start(folder: &'a Path, binaries: &Path) -> Result<Self> {
         let cluster = scripted::Server::start(Options::complete()).await?;
+        kinds::define(&cluster);
         cluster.on_post("/apis/authentication.k8s.io/v1/tokenreviews", |review| {
             (201, reviewed(review))
         });

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::load::{self, Prepared};
 use super::server::NAMESPACE;
+use crate::kinds;
 
 const REVIEW: Duration = Duration::from_millis(2);
 const ACCOUNT: &str = "app";
@@ -33,6 +34,7 @@ impl Cluster {
             ..Options::complete()
         })
         .await?;
+        kinds::define(&server);
         server.on_post("/apis/authentication.k8s.io/v1/tokenreviews", |review| {
             (201, reviewed(review))
         });

@@ -5,6 +5,7 @@
 
 mod answer;
 mod collection;
+mod discovery;
 mod fault;
 mod live;
 mod object;
@@ -32,6 +33,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
+pub use discovery::Scope;
 pub use fault::Fault;
 pub use object::{Name, Resource};
 pub use record::{Counts, Request, Verb};
@@ -39,6 +41,7 @@ pub use shared::Options;
 pub use store::Versions;
 
 use crate::condition::PAUSE;
+use discovery::Kind;
 use shared::Shared;
 use store::Expect;
 
@@ -213,6 +216,12 @@ impl Server {
         } else {
             absent.insert(plural.to_owned());
         }
+    }
+
+    /// Tells clients that ask for the kinds of the server of this one, too: those of every cluster are there already.
+    pub fn define(&self, api_version: &str, kind: &str, scope: Scope) {
+        let kind = Kind::new(api_version, kind, scope);
+        self.shared.kinds.lock().insert(kind);
     }
 
     /// Answers every POST to `path` with what `handler` makes of its body: a status and a JSON document.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::answer::{self, Answer};
 use super::collection::{self, Query};
+use super::discovery;
 use super::fault::Fault;
 use super::live::{Live, Wish};
 use super::object::{Name, Resource, set};
@@ -368,6 +369,11 @@ fn other(shared: &Shared, head: &http::request::Parts, body: &[u8]) -> Answer {
             &json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0"}),
         ),
         (_, "/healthz" | "/livez" | "/readyz") => answer::text(200, "ok"),
-        _ => answer::status(404, "the server could not find the requested resource"),
+        _ => match discovery::document(path, &shared.kinds.lock()) {
+            Some(document) if shared.options.discovery => answer::value(200, &document),
+            Some(_) | None => {
+                answer::status(404, "the server could not find the requested resource")
+            }
+        },
     }
 }

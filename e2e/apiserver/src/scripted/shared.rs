@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::discovery::{self, Kind};
 use super::fault::{Fault, Faults};
 use super::object::Stored;
 use super::record::Record;
@@ -36,6 +37,8 @@ pub struct Options {
     pub latency: Option<Duration>,
     /// The bearer token every request needs.
     pub token: Option<String>,
+    /// Whether the server tells which kinds it has.
+    pub discovery: bool,
 }
 
 impl Options {
@@ -52,11 +55,13 @@ impl Options {
             late_heads: false,
             latency: None,
             token: None,
+            discovery: true,
         }
     }
 
     /// As little as a server can do and still be watched: no versions, a watch ends after one event, named GETs and
-    /// lists of one namespace are not found, lists come whole, and a watch begins with what happens next.
+    /// lists of one namespace are not found, lists come whole, a watch begins with what happens next, and which kinds there
+    /// are is not told.
     pub fn minimal() -> Self {
         Self {
             versions: Versions::Off,
@@ -65,6 +70,7 @@ impl Options {
             named_gets: false,
             namespaced_lists: false,
             paging: false,
+            discovery: false,
             ..Self::complete()
         }
     }
@@ -93,6 +99,8 @@ pub(super) struct Shared {
     pub(super) handlers: Mutex<BTreeMap<String, Handler>>,
     /// Lists that are read page by page.
     pub(super) pages: Mutex<Vec<(u64, Rest)>>,
+    /// What clients are told there is.
+    pub(super) kinds: Mutex<BTreeSet<Kind>>,
     /// Plurals that answer 404, like the CRD that is not installed.
     pub(super) absent: Mutex<BTreeSet<String>>,
     /// The number of the last change.
@@ -112,6 +120,7 @@ impl Shared {
             faults: Mutex::default(),
             handlers: Mutex::default(),
             pages: Mutex::default(),
+            kinds: Mutex::new(discovery::ordinary()),
             absent: Mutex::default(),
             disturbed: watch::Sender::new(None),
         }
