@@ -17,8 +17,8 @@ verify: ## what has to hold before a commit; never writes
 fix: ## formats and applies lint suggestions
 	cargo fmt --all && cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-bench: ## measures what images ship (profile dist); BENCH_BASELINE_DIR=folder compares with other executables
-	cargo build --profile dist --locked -p dapr-sidecar -p dapr-sentry -p dapr-placement -p dapr-operator -p dapr-injector -p dapr-bench --bins && target/dist/bench
+bench: ## measures what images ship; BENCH_BASELINE_DIR=folder compares with other executables
+	@bench/run
 
 sim: ## placement's replicas, sidecars and faults from SEEDS=1000 seeds; SEED=n replays one
 	PLACEMENT_SIM_SEEDS=$(or $(SEEDS),1000) $(if $(SEED),PLACEMENT_SIM_SEED=$(SEED)) cargo test --locked -p dapr-placement --lib simulation
