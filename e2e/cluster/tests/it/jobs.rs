@@ -11,6 +11,11 @@ async fn a_job_with_a_sidecar_completes() -> Result<()> {
     cluster.install(&["dapr_sidecar_injector.nativeSidecar=true"])?;
     let namespace = Namespace::create(&cluster, "story-jobs").await?;
     namespace.deploy("orders", 1).await?;
+    // After another install a leader may hold the lease for a while that is gone already, and a Job does not ask twice.
+    let service = ["service/orders-dapr", "--namespace", namespace.name()];
+    cluster
+        .eventually("orders can be found", &service, |_| Ok(()))
+        .await?;
     // It does its work through its sidecar, which is there before it and goes after it.
     let words = ["call", "orders", "20"];
     namespace.job(&App::new("batch"), &words).await?;
