@@ -23,7 +23,7 @@ mod story;
 use story::Told;
 
 /// What runs with all other tests: half a minute of one core, for nothing of the library is optimized there.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 
 openraft::declare_raft_types!(
     /// The types of the log, on a simulated clock.
