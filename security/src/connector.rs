@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certificate;
+use crate::dial::dial;
 use crate::identity::SpiffeId;
 use crate::security::Security;
 use crate::stream::Stream;
@@ -127,7 +128,7 @@ impl Connector {
             address: format!("{host}:{port}"),
             source,
         };
-        let stream = TcpStream::connect((host, port)).await.map_err(dialled)?;
+        let stream = dial(host, port).await.map_err(dialled)?;
         stream.set_nodelay(true).map_err(dialled)?;
         let Some(config) = self.config() else {
             return Ok(Stream::Plain(stream));

@@ -17,7 +17,9 @@ pub mod svid;
 pub mod token;
 pub mod watch;
 
+mod dial;
 mod material;
+mod published;
 mod renewal;
 mod sentry;
 mod stream;

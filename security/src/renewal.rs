@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::sleep;
 
 use crate::anchors::{AnchorsSource, TrustAnchors};
+use crate::published::Published;
 use crate::security::{Error, Publisher};
 use crate::sentry::Client;
 use crate::svid::Svid;
@@ -18,8 +19,9 @@ pub(crate) const AT_LEAST: Duration = Duration::from_secs(1);
 const CHECK: Duration = Duration::from_secs(60);
 /// Pause after a failed renewal; the old identity is kept meanwhile.
 const RETRY: Duration = Duration::from_secs(10);
-/// Pause between rounds while waiting for the first identity or for the bundle's file.
+/// Longest and first pause between rounds while waiting for the first identity or for the bundle's file.
 const WAIT: Duration = Duration::from_secs(1);
+const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// The trust bundle and, if it is a file, the watch on it.
 pub(crate) struct Bundle {
@@ -27,41 +29,67 @@ pub(crate) struct Bundle {
     own: TrustAnchors,
     /// What counts.
     anchors: TrustAnchors,
-    file: Option<(PathBuf, Changes)>,
+    file: Option<File>,
+}
+
+/// The file of a bundle. There is no watch before there is a directory.
+struct File {
+    path: PathBuf,
+    changes: Option<Changes>,
 }
 
 impl Bundle {
-    pub(crate) async fn open(source: &AnchorsSource) -> Result<Self, Error> {
+    /// Reads the bundle. A file that is not there yet is waited for, unless the ConfigMap that it will come from can be
+    /// read sooner.
+    pub(crate) async fn open(
+        source: &AnchorsSource,
+        published: Option<&Published>,
+    ) -> Result<Self, Error> {
         match source {
             AnchorsSource::Inline(text) => {
                 Ok(Self::new(TrustAnchors::from_pem(text.as_bytes())?, None))
             }
-            AnchorsSource::File(path) => Self::open_file(path).await,
+            AnchorsSource::File(path) => Self::open_file(path, published).await,
         }
     }
 
-    async fn open_file(path: &Path) -> Result<Self, Error> {
-        wait_for(path).await;
-        // The watch comes first: a change between it and the read is then seen again, never lost.
-        let changes = Changes::of_files([path]).map_err(|source| Error::Watch {
-            path: path.display().to_string(),
-            source,
-        })?;
+    async fn open_file(path: &Path, published: Option<&Published>) -> Result<Self, Error> {
+        let mut file = File {
+            path: path.to_owned(),
+            changes: None,
+        };
+        let mut told = None;
+        let mut pause = FIRST_WAIT;
         loop {
-            match tokio::fs::read(path).await {
-                Ok(text) => {
-                    let anchors = TrustAnchors::from_pem(&text)?;
-                    return Ok(Self::new(anchors, Some((path.to_owned(), changes))));
+            let why = match file.read()? {
+                Ok(anchors) => return Ok(Self::new(anchors, Some(file))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    "does not exist yet".to_owned()
                 }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "Trust anchors file cannot be read, waiting");
-                    sleep(WAIT).await;
+                Err(error) => format!("cannot be read: {error}"),
+            };
+            let asked = match published {
+                Some(published) => published.read().await.map_err(|error| error.to_string()),
+                None => Ok(None),
+            };
+            let why = match asked {
+                Ok(Some(anchors)) => {
+                    tracing::info!(path = %path.display(), "Taking the trust anchors that Sentry has published until the file is there");
+                    return Ok(Self::new(anchors, Some(file)));
                 }
+                Ok(None) => why,
+                Err(error) => format!("{why}; ConfigMap: {error}"),
+            };
+            if told.as_ref() != Some(&why) {
+                tracing::warn!(path = %path.display(), "Trust anchors file {why}, waiting");
+                told = Some(why);
             }
+            sleep(pause).await;
+            pause = (pause * 2).min(WAIT);
         }
     }
 
-    fn new(own: TrustAnchors, file: Option<(PathBuf, Changes)>) -> Self {
+    fn new(own: TrustAnchors, file: Option<File>) -> Self {
         Self {
             anchors: own.clone(),
             own,
@@ -82,13 +110,13 @@ impl Bundle {
 
     /// Waits until the bundle differs. Cancel safe: what was not taken over is read again at the next event.
     async fn changed(&mut self) -> TrustAnchors {
-        let Some((path, changes)) = &mut self.file else {
+        let Some(file) = &mut self.file else {
             return std::future::pending().await;
         };
         loop {
-            changes.changed().await;
+            file.changed().await;
             // Blocking: a bundle has a few kilobytes, and an await here would lose the event if cancelled.
-            match read(path) {
+            match read(&file.path) {
                 Ok(anchors) if anchors != self.anchors => {
                     self.own = anchors.clone();
                     self.anchors = anchors.clone();
@@ -96,20 +124,56 @@ impl Bundle {
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(
-                    path = %path.display(), %error, "Trust anchors file is unusable, keeping the old trust anchors"
+                    path = %file.path.display(), %error, "Trust anchors file is unusable, keeping the old trust anchors"
                 ),
             }
         }
     }
 }
 
-async fn wait_for(path: &Path) {
-    let mut told = false;
-    while !tokio::fs::try_exists(path).await.unwrap_or(false) {
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(path = %path.display(), "Trust anchors file does not exist yet, waiting");
+impl File {
+    /// The bundle in the file. What is wrong with a file that is there is no matter of waiting; what cannot be read may
+    /// come.
+    fn read(&mut self) -> Result<Result<TrustAnchors, io::Error>, Error> {
+        // The watch comes first: a change between it and the read is then seen again, never lost.
+        if self.changes.is_none() && self.directory_exists() {
+            self.changes = Some(self.watch()?);
         }
-        sleep(WAIT).await;
+        Ok(match std::fs::read(&self.path) {
+            Ok(text) => Ok(TrustAnchors::from_pem(&text)?),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn directory_exists(&self) -> bool {
+        let parent = self.path.parent().filter(|it| *it != Path::new(""));
+        parent.unwrap_or(Path::new(".")).is_dir()
+    }
+
+    fn watch(&self) -> Result<Changes, Error> {
+        Changes::of_files([self.path.as_path()]).map_err(|source| Error::Watch {
+            path: self.path.display().to_string(),
+            source,
+        })
+    }
+
+    /// Waits for the next change in the file's directory, or for the directory. Cancel safe.
+    async fn changed(&mut self) {
+        match &mut self.changes {
+            Some(changes) => changes.changed().await,
+            None => {
+                while !self.directory_exists() {
+                    sleep(WAIT).await;
+                }
+                match self.watch() {
+                    Ok(changes) => self.changes = Some(changes),
+                    Err(error) => {
+                        tracing::warn!(%error, "Trust anchors cannot be watched, trying again");
+                        sleep(WAIT).await;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -196,6 +260,7 @@ fn pause(now: SystemTime, moment: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::certificate::moment;
+    use crate::published::tests::Server;
 
     fn check(now: i64, at: i64, expected: Option<u64>) {
         assert_eq!(
@@ -226,7 +291,7 @@ mod tests {
         };
         let waiting = tokio::spawn({
             let path = path.clone();
-            async move { Bundle::open(&AnchorsSource::File(path)).await }
+            async move { Bundle::open(&AnchorsSource::File(path), None).await }
         });
         std::fs::write(&path, pem()).unwrap();
         let mut bundle = waiting.await.unwrap().unwrap();
@@ -247,5 +312,29 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(anchors, TrustAnchors::from_pem(next.as_bytes()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_sentry_published_counts_until_there_is_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        // As where the kubelet has mounted nothing yet, and without a directory.
+        for path in [folder.path().join("ca.crt"), folder.path().join("a/ca.crt")] {
+            let server = Server::start().await;
+            let waiting = tokio::spawn({
+                let (path, published) = (path.clone(), server.published.clone());
+                async move { Bundle::open(&AnchorsSource::File(path), Some(&published)).await }
+            });
+            server.answers(http::StatusCode::FORBIDDEN, "");
+            let first = server.publishes();
+            let mut bundle = waiting.await.unwrap().unwrap();
+            assert_eq!(bundle.anchors(), &first);
+            let second = server.publishes();
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let new = path.with_extension("new");
+            std::fs::write(&new, second.pem().as_bytes()).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+            let found = tokio::time::timeout(Duration::from_secs(10), bundle.changed()).await;
+            assert_eq!(found.unwrap(), second);
+        }
     }
 }

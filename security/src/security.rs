@@ -13,6 +13,7 @@ use crate::connector::{Connector, Expect};
 use crate::identity::{self, Identity, SpiffeId, TrustDomain};
 use crate::material::{self, Material};
 use crate::options::Options;
+use crate::published::Published;
 use crate::svid::{self, Svid};
 use crate::{renewal, request, sentry, token};
 
@@ -105,7 +106,8 @@ impl Security {
         options: Options,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
         let mtls = options.mtls;
-        let mut bundle = renewal::Bundle::open(&options.trust_anchors).await?;
+        let published = Published::here(&options.control_plane_namespace);
+        let mut bundle = renewal::Bundle::open(&options.trust_anchors, published.as_ref()).await?;
         let client = sentry::Client::new(options)?;
         tracing::info!("Fetching initial identity");
         let svid = renewal::first(&client, &mut bundle).await?;

@@ -231,13 +231,15 @@ podAntiAffinity:
 {{- end -}}
 
 {{/*
-The trust bundle and the token that sentry takes. The key is named so that the kubelet waits for it: a pod started with
-the empty bundle of a new install would see the root only after the kubelet's next sync, up to a minute and a half later.
+The trust bundle and the token that sentry takes. The pods of a new install start before sentry has made the bundle; until
+the kubelet mounts it, they read it from the API server (dapr_rbac/templates/trust-bundle.yaml). A mount that waited for it
+would be tried again ever more seldom.
 */}}
 {{- define "dapr.identityVolumes" -}}
 - name: dapr-trust-bundle
   configMap:
     name: dapr-trust-bundle
+    optional: true
     items:
       - key: ca.crt
         path: ca.crt
