@@ -3,11 +3,15 @@
 //! Each subsystem registers one target and reports itself; the process is ready when every target is.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use ::http::{Response, StatusCode};
+use ::http::header::{HeaderMap, HeaderValue, USER_AGENT};
+use ::http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -155,6 +159,18 @@ impl fmt::Debug for Page {
     }
 }
 
+/// How long a probe of the kubelet is held while there is something to wait for. It comes once in a second at most, and
+/// gives up after a second at least: held, it sees at once what it would see a second later.
+const HELD: Duration = Duration::from_millis(700);
+
+/// Waits a moment for `ready` if it is the kubelet who asks, so that a pod is ready when its program is.
+pub async fn hold(headers: &HeaderMap, ready: impl Future<Output = ()>) {
+    let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
+    if agent.is_some_and(|agent| agent.starts_with(b"kube-probe/")) {
+        tokio::time::timeout(HELD, ready).await.unwrap_or_default();
+    }
+}
+
 /// Serves `/healthz` for every method until the token is cancelled: 200 or 503 with an empty body. `extra` adds a
 /// page; every other path is 404.
 pub async fn serve(
@@ -163,16 +179,25 @@ pub async fn serve(
     extra: Option<Page>,
     token: CancellationToken,
 ) {
-    let respond = move |path: &str| match &extra {
-        _ if path == "/healthz" => http::empty(if health.is_ready() {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        }),
-        Some(page) if path == page.path => (page.respond)(),
-        _ => http::not_found(),
+    let extra = Arc::new(extra);
+    let respond = move |request: Request<Incoming>| {
+        let (health, extra) = (health.clone(), Arc::clone(&extra));
+        async move {
+            match (request.uri().path(), extra.as_ref()) {
+                ("/healthz", _) => {
+                    hold(request.headers(), health.await_ready()).await;
+                    http::empty(if health.is_ready() {
+                        StatusCode::OK
+                    } else {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    })
+                }
+                (path, Some(page)) if path == page.path => (page.respond)(),
+                _ => http::not_found(),
+            }
+        }
     };
-    http::serve(listener, respond, token).await;
+    http::serve_with(listener, respond, token).await;
 }
 
 #[cfg(test)]
@@ -216,6 +241,31 @@ mod tests {
         target.ready();
         waiting.await.expect("no panic");
         assert!(*changes.wait_for(|ready| *ready).await.expect("open"));
+    }
+
+    #[tokio::test]
+    async fn a_probe_of_the_kubelet_waits_a_moment() {
+        let health = Health::new();
+        let target = health.target("target");
+        let shown = health.clone();
+        let server =
+            http::testing::Server::start(|listener, token| serve(listener, shown, None, token))
+                .await;
+        let probe = async || server.raw_as("kube-probe/1.33", "GET", "/healthz").await;
+        let began = tokio::time::Instant::now();
+        assert_eq!(server.request("GET", "/healthz").await.0, 503);
+        assert!(began.elapsed() < HELD, "others do not wait");
+        assert!(probe().await.starts_with("HTTP/1.1 503"));
+        assert!(began.elapsed() >= HELD);
+        let asked = tokio::time::Instant::now();
+        let (answer, ()) = tokio::join!(probe(), async {
+            // The probe is on its way, or waits: it is answered with what is then.
+            tokio::task::yield_now().await;
+            target.ready();
+        });
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(asked.elapsed() < HELD, "no longer than there is need to");
+        server.stop().await;
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! These ports take no bodies and answer from memory, so one pure function from path to response is enough.
 
 use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn serve<R>(listener: TcpListener, respond: R, token: CancellationToken)
 where
     R: Fn(&str) -> Response<Full<Bytes>> + Send + Sync + 'static,
+{
+    let respond = move |request: Request<Incoming>| ready(respond(request.uri().path()));
+    serve_with(listener, respond, token).await;
+}
+
+/// As [`serve`], with answers that may take a moment.
+pub(crate) async fn serve_with<R, F>(listener: TcpListener, respond: R, token: CancellationToken)
+where
+    R: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let respond = Arc::new(respond);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -71,13 +82,14 @@ async fn accept(
     }
 }
 
-async fn serve_connection<R>(stream: TcpStream, respond: Arc<R>, token: CancellationToken)
+async fn serve_connection<R, F>(stream: TcpStream, respond: Arc<R>, token: CancellationToken)
 where
-    R: Fn(&str) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    R: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+        let response = respond(request);
+        async move { Ok::<_, Infallible>(response.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -162,9 +174,15 @@ pub(crate) mod testing {
 
         /// The whole response of one request.
         pub(crate) async fn raw(&self, method: &str, path: &str) -> String {
+            self.raw_as("test", method, path).await
+        }
+
+        /// The same, for a client of this name.
+        pub(crate) async fn raw_as(&self, agent: &str, method: &str, path: &str) -> String {
             let mut stream = TcpStream::connect(self.address).await.expect("connects");
-            let head =
-                format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nhost: test\r\nuser-agent: {agent}\r\nconnection: close\r\n\r\n"
+            );
             stream.write_all(head.as_bytes()).await.expect("written");
             let mut text = String::new();
             stream.read_to_string(&mut text).await.expect("read");

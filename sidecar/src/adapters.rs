@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dapr_kit::health::Health;
+use dapr_kit::health::{Health, hold};
 use dapr_kit::shutdown::Shutdown;
 use dapr_security::{Expect, Security, SpiffeId};
 use dapr_sidecar_actors::settings::Dialer;
@@ -12,6 +12,8 @@ use dapr_sidecar_api::services::{HealthView, Proxy, ShutdownKind};
 use dapr_sidecar_core::body::{Body, BoxError};
 use dapr_sidecar_core::invoke::Location;
 use dapr_sidecar_core::rpc::{Code, Status};
+use futures::future::BoxFuture;
+use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -36,6 +38,10 @@ pub struct Readiness {
 impl HealthView for Readiness {
     fn unready(&self) -> Vec<String> {
         self.health.unready()
+    }
+
+    fn hold<'a>(&'a self, headers: &'a HeaderMap) -> BoxFuture<'a, ()> {
+        Box::pin(hold(headers, self.health.await_ready()))
     }
 
     fn outbound_ready(&self) -> bool {

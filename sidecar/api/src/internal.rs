@@ -25,7 +25,7 @@ use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke::{self, CallerId};
 use dapr_sidecar_core::rpc;
 use http_body_util::BodyExt as _;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Status, Streaming};
 use tower::Service;
 
@@ -143,12 +143,24 @@ impl Invocation {
         result.map_err(|failure| {
             let mut status = wire::to_tonic(failure.status);
             if failure.is_untouched {
-                let value = MetadataValue::from_static("true");
-                status.metadata_mut().insert(wire::UNTOUCHED, value);
+                mark(status.metadata_mut());
             }
             status
         })
     }
+}
+
+/// An answer that says whether its request reached the application.
+fn marked<T>(answer: T, is_untouched: bool) -> tonic::Response<T> {
+    let mut answer = tonic::Response::new(answer);
+    if is_untouched {
+        mark(answer.metadata_mut());
+    }
+    answer
+}
+
+fn mark(metadata: &mut MetadataMap) {
+    metadata.insert(wire::UNTOUCHED, MetadataValue::from_static("true"));
 }
 
 /// An answer without any call to answer: the peer gave up before it said what it wanted.
@@ -169,6 +181,7 @@ impl ServiceInvocation for Invocation {
         let response = self
             .run(caller(&extensions), wire::request_from_unary(message))
             .await?;
+        let is_untouched = response.is_untouched;
         let (mut leading, body) = wire::internal_response(response);
         let value = body
             .collect()
@@ -178,7 +191,7 @@ impl ServiceInvocation for Invocation {
         if let Some(message) = &mut leading.message {
             message.data.get_or_insert_default().value = value.into();
         }
-        Ok(tonic::Response::new(leading))
+        Ok(marked(leading, is_untouched))
     }
 
     async fn call_local_stream(
@@ -193,8 +206,10 @@ impl ServiceInvocation for Invocation {
                 wire::request_from_stream(first, messages),
             )
             .await?;
+        let is_untouched = response.is_untouched;
         let (leading, body) = wire::internal_response(response);
-        Ok(tonic::Response::new(wire::response_stream(leading, body)))
+        let stream = wire::response_stream(leading, body);
+        Ok(marked(stream, is_untouched))
     }
 
     async fn call_actor(

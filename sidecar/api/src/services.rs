@@ -14,7 +14,9 @@ use dapr_sidecar_core::pubsub::PubSubs;
 use dapr_sidecar_core::rpc;
 use dapr_sidecar_core::secrets::Secrets;
 use dapr_sidecar_core::state::Stores;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ApiMetrics;
@@ -24,6 +26,9 @@ use crate::settings::Settings;
 pub trait HealthView: Send + Sync + 'static {
     /// Names of the targets that are not ready; empty when all are.
     fn unready(&self) -> Vec<String>;
+
+    /// Waits until there is no such target, or for as long as who asks with these headers may be kept waiting.
+    fn hold<'a>(&'a self, headers: &'a HeaderMap) -> BoxFuture<'a, ()>;
 
     /// Whether components and servers are up, whatever the application does.
     fn outbound_ready(&self) -> bool;

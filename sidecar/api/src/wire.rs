@@ -29,7 +29,7 @@ use dapr_sidecar_core::rpc;
 /// Leading message without metadata, message or status.
 pub(crate) const NO_LEADING_REQUEST: &str = "parsing InternalInvokeRequest error: request does not contain the required fields in the leading chunk";
 
-/// Metadata of a failed call between sidecars, `true` if the application has got nothing of it: the caller may try
+/// Metadata of a call between sidecars that failed, or of the answer that says so, `true` if the application has got nothing of it: the caller may try
 /// another address. Upstream's sidecars neither send nor read it.
 pub const UNTOUCHED: &str = "dapr-request-untouched";
 

@@ -78,6 +78,9 @@ pub struct Response {
     pub type_url: String,
     /// Body, streamed.
     pub body: Body,
+    /// Whether the status says that a gRPC application could not be reached, so that certainly nothing was done with the
+    /// request.
+    pub is_untouched: bool,
 }
 
 impl std::fmt::Debug for Response {

@@ -114,6 +114,7 @@ impl External for ExternalClient {
             trailers: HeaderMap::new(),
             type_url: String::new(),
             body: body.map_err(BoxError::from).boxed_unsync(),
+            is_untouched: false,
         })
     }
 }

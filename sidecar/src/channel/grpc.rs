@@ -200,6 +200,19 @@ async fn connect(
     ))))
 }
 
+/// Whether there is no connection to the application, so that nothing of the request was sent.
+fn is_unreachable(status: &tonic::Status) -> bool {
+    use std::error::Error as _;
+    let mut cause = status.source();
+    while let Some(current) = cause {
+        if current.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
+}
+
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -265,9 +278,11 @@ impl AppChannel for GrpcChannel {
                     trailers: HeaderMap::new(),
                     type_url: data.type_url,
                     body: permit.hold(body::full(Bytes::from(data.value))),
+                    is_untouched: false,
                 })
             }
             Err(status) => Ok(Response {
+                is_untouched: is_unreachable(&status),
                 status: Status::Grpc(wire::from_tonic(&status)),
                 headers: HeaderMap::new(),
                 trailers: status.metadata().clone().into_headers(),

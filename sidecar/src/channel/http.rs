@@ -322,6 +322,7 @@ impl AppChannel for HttpChannel {
             trailers: HeaderMap::new(),
             type_url: String::new(),
             body: permit.hold(body),
+            is_untouched: false,
         })
     }
 

@@ -75,14 +75,15 @@ impl Peers for PeerClient {
 
         let answer = async {
             let failed = |status: tonic::Status| self.streaming_failed(target, &status);
-            let mut messages = client
-                .call_local_stream(call)
-                .await
-                .map_err(failed)?
-                .into_inner();
+            let answer = client.call_local_stream(call).await.map_err(failed)?;
+            let is_untouched = answer.metadata().contains_key(wire::UNTOUCHED);
+            let mut messages = answer.into_inner();
             let first = messages.message().await.map_err(failed)?;
             let first = first.ok_or_else(|| Status::new(Code::Unknown, "EOF"))?;
-            Ok(wire::response_from_stream(first, messages)?)
+            Ok(invoke::Response {
+                is_untouched,
+                ..wire::response_from_stream(first, messages)?
+            })
         };
         tokio::select! {
             // A finished answer counts, also when the rest of the request's body fails afterwards.

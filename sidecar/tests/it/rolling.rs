@@ -13,15 +13,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use dapr_components_kubernetes::name_resolution::{Kubernetes, Names};
+use dapr_proto::dapr::proto::common::v1::{InvokeRequest, InvokeResponse};
 use dapr_security::Security;
 use dapr_sidecar::channel::external::ExternalClient;
 use dapr_sidecar::peer::{PeerClient, Pool};
 use dapr_sidecar_core::body;
 use dapr_sidecar_core::invoke::{Invoker, InvokerSettings, Origin, Request, Status};
 use dapr_sidecar_core::metrics::Off;
+use dapr_sidecar_core::rpc::Code;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -64,10 +67,16 @@ fn free() -> SocketAddr {
 
 impl Pod {
     async fn start(app: SocketAddr) -> Self {
+        Self::start_beside("http", app).await
+    }
+
+    /// Beside an application that speaks `protocol`.
+    async fn start_beside(protocol: &str, app: SocketAddr) -> Self {
         let (internal, public) = (free(), free());
         let flags = [
             ("--app-id", "orders".to_owned()),
             ("--app-port", app.port().to_string()),
+            ("--app-protocol", protocol.to_owned()),
             ("--dapr-listen-addresses", "127.0.0.1".to_owned()),
             ("--dapr-http-port", "0".to_owned()),
             ("--dapr-grpc-port", "0".to_owned()),
@@ -159,6 +168,58 @@ async fn app(service: &Service, gone: &CancellationToken) -> SocketAddr {
             Ok(length.to_string())
         }
     });
+    serve(router, gone).await
+}
+
+/// As [`app`], for callers who want gRPC.
+async fn grpc_app(service: &Service, gone: &CancellationToken) -> SocketAddr {
+    let counter = Arc::clone(&service.1);
+    let on_invoke = move |request: axum::extract::Request| {
+        let counter = Arc::clone(&counter);
+        async move {
+            let body = request.into_body().collect().await;
+            // Behind flag and length of the message.
+            let message = body.expect("a request").to_bytes().split_off(5);
+            let message = InvokeRequest::decode(message).expect("a message");
+            let length = message.data.unwrap_or_default().value.len();
+            counter.fetch_add(1, Ordering::Relaxed);
+            let answer = InvokeResponse {
+                data: Some(prost_types::Any {
+                    value: length.to_string().into_bytes(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            let mut frame = vec![0; 5];
+            answer.encode(&mut frame).expect("encoded");
+            let size = u32::try_from(frame.len() - 5).expect("small");
+            frame[1..5].copy_from_slice(&size.to_be_bytes());
+            let trailers = HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                http::HeaderValue::from_static("0"),
+            )]);
+            let frames = [
+                http_body::Frame::data(bytes::Bytes::from(frame)),
+                http_body::Frame::trailers(trailers),
+            ];
+            let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, io::Error>)));
+            let mut response = http::Response::new(axum::body::Body::new(body));
+            response.headers_mut().insert(
+                http::header::CONTENT_TYPE,
+                http::HeaderValue::from_static("application/grpc"),
+            );
+            response
+        }
+    };
+    let path = "/dapr.proto.runtime.v1.AppCallback/OnInvoke";
+    serve(
+        Router::new().route(path, axum::routing::post(on_invoke)),
+        gone,
+    )
+    .await
+}
+
+async fn serve(router: Router, gone: &CancellationToken) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -225,6 +286,7 @@ async fn call(invoker: &Invoker, is_streamed: bool) -> Result<Duration, String> 
         .to_bytes();
     match response.status {
         Status::Http(StatusCode::OK) if body == "3" => Ok(started.elapsed()),
+        Status::Grpc(status) if status.code == Code::Ok && body == "3" => Ok(started.elapsed()),
         status => Err(format!("{status:?}: {}", String::from_utf8_lossy(&body))),
     }
 }
@@ -299,11 +361,26 @@ async fn no_call_fails_while_callees_are_replaced() {
 /// A native sidecar is told to end when its application has ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_while_an_application_has_gone_before_its_sidecar() {
+    application_goes("http").await;
+}
+
+/// Its status is inside of an answer that its sidecar gives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_while_a_grpc_application_has_gone_before_its_sidecar() {
+    application_goes("grpc").await;
+}
+
+async fn application_goes(protocol: &str) {
     let service = Service::default();
     let gone = CancellationToken::new();
-    let application = app(&service, &gone).await;
-    let left = Pod::start(application).await;
-    let staying = Pod::start(app(&service, &CancellationToken::new()).await).await;
+    let start = async |gone: &CancellationToken| match protocol {
+        "grpc" => grpc_app(&service, gone).await,
+        _ => app(&service, gone).await,
+    };
+    let application = start(&gone).await;
+    let left = Pod::start_beside(protocol, application).await;
+    let other = start(&CancellationToken::new()).await;
+    let staying = Pod::start_beside(protocol, other).await;
     service.0.lock().extend([left.internal, staying.internal]);
     gone.cancel();
     let refused = async {

@@ -65,6 +65,7 @@ impl AppChannel for Channel {
             trailers: HeaderMap::new(),
             type_url: String::new(),
             body: body::full("answer"),
+            is_untouched: false,
         })
     }
 

@@ -35,6 +35,9 @@ where
     let found = route::find(&parts.method, &path, &rules).filter(|found| is_public(found.route));
     let response = match found {
         Some(found) => {
+            if matches!(found.route, Route::Healthz) {
+                core.health.hold(&parts.headers).await;
+            }
             let call = Call {
                 core: &core,
                 query: Query(parts.uri.query().unwrap_or_default()),

@@ -135,6 +135,7 @@ fn split(response: InternalInvokeResponse) -> Result<(Response, Bytes), rpc::Sta
         trailers: from_metadata(response.trailers),
         type_url: data.type_url,
         body: body::empty(),
+        is_untouched: false,
     };
     Ok((response, data.value.into()))
 }

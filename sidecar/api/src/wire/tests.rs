@@ -270,6 +270,7 @@ fn response(status: Status, body: Body) -> Response {
         trailers: HeaderMap::new(),
         type_url: String::new(),
         body,
+        is_untouched: false,
     }
 }
 
@@ -478,6 +479,7 @@ async fn a_reader_that_stops_after_the_last_byte_does_not_cut_the_stream() {
         trailers: HeaderMap::new(),
         type_url: String::new(),
         body: frames(vec![b"ab".to_vec(), b"cd".to_vec()]),
+        is_untouched: false,
     };
     let (leading, body) = internal_response(response);
     let mut messages: Vec<_> = response_stream(leading, body)

@@ -33,6 +33,7 @@ use dapr_sidecar_core::rpc::{self, Code};
 use dapr_sidecar_core::secrets::{ScopeSpec, Scopes, Secrets};
 use dapr_sidecar_core::state::Stores;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
@@ -231,6 +232,7 @@ impl AppChannel for App {
             trailers: HeaderMap::new(),
             type_url: String::new(),
             body: body::full(body),
+            is_untouched: false,
         })
     }
 
@@ -456,11 +458,18 @@ impl Actors for FakeActors {
 #[derive(Default)]
 pub(crate) struct Health {
     pub(crate) unready: Mutex<Vec<String>>,
+    /// Headers of those who were held.
+    pub(crate) held: Mutex<Vec<HeaderMap>>,
 }
 
 impl HealthView for Health {
     fn unready(&self) -> Vec<String> {
         self.unready.lock().clone()
+    }
+
+    fn hold<'a>(&'a self, headers: &'a HeaderMap) -> BoxFuture<'a, ()> {
+        self.held.lock().push(headers.clone());
+        Box::pin(std::future::ready(()))
     }
 
     fn outbound_ready(&self) -> bool {

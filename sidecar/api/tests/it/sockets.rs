@@ -78,6 +78,11 @@ async fn public_server_on_a_unix_socket() {
     let connect = async || UnixStream::connect(&folder).await.expect("connects");
     let answer = talk(connect().await, &get("/v1.0/metadata")).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    // Who asks for health may be kept waiting.
+    assert_eq!(world.health.held.lock().len(), 0);
+    let answer = talk(connect().await, &get("/v1.0/healthz")).await;
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    assert_eq!(world.health.held.lock().len(), 1);
     let answer = talk(connect().await, &get("/v1.0/state/store/k")).await;
     assert!(
         answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("404 page not found\n"),

@@ -173,17 +173,14 @@ impl Invoker {
         let replay = Replay::beginning(request);
         let mut others = OTHER_ADDRESSES;
         loop {
-            let failure = match self.call_peer(&peer, replay.attempt(), streaming).await {
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
-            };
-            let is_other_wanted = failure.is_untouched && replay.is_complete();
+            let answer = self.call_peer(&peer, replay.attempt(), streaming).await;
+            let is_other_wanted = is_untouched(&answer) && replay.is_complete();
             if others == 0 || !is_other_wanted || !self.unreachable(&peer) {
-                return Err(Error::Peer(failure.status));
+                return told(answer);
             }
             let other = self.resolve(&peer.app_id, &peer.namespace).await?;
             if other.address == peer.address {
-                return Err(Error::Peer(failure.status));
+                return told(answer);
             }
             peer = other;
             others -= 1;
@@ -200,17 +197,10 @@ impl Invoker {
         let mut schedule: Option<Schedule> = None;
         let mut others = OTHER_ADDRESSES;
         loop {
-            let failure = match self.call_peer(&peer, replay.attempt(), false).await {
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
-            };
-            let peer::Failure {
-                status,
-                is_untouched,
-            } = failure;
-            let is_lost = is_unreachable(&status);
-            if !is_lost && !is_untouched {
-                return Err(Error::Peer(status));
+            let answer = self.call_peer(&peer, replay.attempt(), false).await;
+            let is_lost = matches!(&answer, Err(failure) if is_unreachable(&failure.status));
+            if !is_lost && !is_untouched(&answer) {
+                return told(answer);
             }
             if others > 0 && self.unreachable(&peer) {
                 others -= 1;
@@ -220,10 +210,11 @@ impl Invoker {
                     continue;
                 }
             }
-            if !is_lost {
+            let status = match answer {
+                Err(failure) if is_lost => failure.status,
                 // The sidecar is there: waiting is for policies.
-                return Err(Error::Peer(status));
-            }
+                answer => return told(answer),
+            };
             let schedule = schedule.get_or_insert_with(|| {
                 let retry = self.settings().resiliency.builtin(Builtin::ServiceRetries);
                 Schedule::new(retry.schedule)
@@ -279,6 +270,18 @@ fn judge(result: Result<Response, Error>, origin: Origin) -> Result<Response, At
     } else {
         Err(Attempt::Answer(Box::new(response), origin))
     }
+}
+
+/// Whether certainly nothing was done with the request.
+fn is_untouched(answer: &Result<Response, peer::Failure>) -> bool {
+    match answer {
+        Ok(response) => response.is_untouched,
+        Err(failure) => failure.is_untouched,
+    }
+}
+
+fn told(answer: Result<Response, peer::Failure>) -> Result<Response, Error> {
+    answer.map_err(|failure| Error::Peer(failure.status))
 }
 
 fn is_unreachable(status: &rpc::Status) -> bool {

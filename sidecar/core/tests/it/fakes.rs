@@ -62,6 +62,7 @@ pub(crate) fn response(status: Status) -> Response {
         trailers: HeaderMap::new(),
         type_url: String::new(),
         body: body::full("answer"),
+        is_untouched: false,
     }
 }
 
