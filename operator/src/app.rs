@@ -22,6 +22,7 @@ use configuration::ControlPlane;
 mod cluster;
 mod configuration;
 pub mod crds;
+mod injector;
 mod leader;
 mod objects;
 mod service;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub webhook: (String, u16),
     /// Whether the conversion webhook is served and the CRD is patched.
     pub webhooks: bool,
+    /// Host and port of the injector's Service, if this is a cluster that has one.
+    pub injector: Option<(String, u16)>,
     /// The metrics server.
     pub metrics: MetricsArgs,
 }
@@ -116,6 +119,9 @@ pub async fn run(
         cluster: health.target("operator-cache"),
     };
 
+    let injector = settings.injector.clone();
+    let injector = injector.map(|service| (service, health.target("injector-service")));
+
     let started = async {
         let place = place.context("error creating operator")?;
         let client = dapr_kubernetes::client(&place).await;
@@ -145,6 +151,14 @@ pub async fn run(
         state,
         targets,
     };
+    if let Some((injector, target)) = injector {
+        let stop = token.clone();
+        tasks.spawn(async move {
+            let reached = injector::await_reached(&injector, target);
+            stop.run_until_cancelled(reached).await;
+            stop.cancelled().await;
+        });
+    }
     let mut work = JoinSet::new();
     service.spawn(listeners, &mut tasks, &mut work, token);
     tracing::info!("Dapr Operator started");

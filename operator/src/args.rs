@@ -180,9 +180,17 @@ impl Args {
             webhooks: environment
                 .get("ENABLE_WEBHOOKS")
                 .is_none_or(|text| !text.eq_ignore_ascii_case("false")),
+            injector: injector(environment),
             metrics,
         })
     }
+}
+
+/// Where the kubelet says that the Service of the injector is; it says so of those that were there before the pod.
+fn injector(environment: &Environment) -> Option<(String, u16)> {
+    let host = environment.non_empty("DAPR_SIDECAR_INJECTOR_SERVICE_HOST")?;
+    let port = environment.non_empty("DAPR_SIDECAR_INJECTOR_SERVICE_PORT")?;
+    Some((host.to_owned(), port.parse().ok()?))
 }
 
 /// Where the API server is: the flag, `KUBECONFIG`, the cluster around the process, the home directory.
@@ -259,6 +267,7 @@ mod tests {
             healthz_port: 8080,
             webhook: (String::new(), 19443),
             webhooks: true,
+            injector: None,
             metrics: MetricsArgs {
                 enable_metrics: true,
                 metrics_port: "9090".to_owned(),
@@ -300,6 +309,7 @@ mod tests {
             healthz_port: 2,
             webhook: ("127.0.0.3".to_owned(), 3),
             webhooks: true,
+            injector: None,
             metrics: MetricsArgs {
                 enable_metrics: false,
                 metrics_port: "4".to_owned(),
@@ -307,6 +317,23 @@ mod tests {
             },
         };
         assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn the_injectors_service_is_where_the_kubelet_says() {
+        #[track_caller]
+        fn check(host: &str, port: &str, expected: Option<(&str, u16)>) {
+            let environment = Environment::from([
+                ("DAPR_SIDECAR_INJECTOR_SERVICE_HOST", host),
+                ("DAPR_SIDECAR_INJECTOR_SERVICE_PORT", port),
+            ]);
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
+            assert_eq!(injector(&environment), expected, "{host} {port}");
+        }
+        check("10.96.0.9", "443", Some(("10.96.0.9", 443)));
+        check("", "443", None);
+        check("10.96.0.9", "", None);
+        check("10.96.0.9", "tcp://10.96.0.9:443", None);
     }
 
     #[test]

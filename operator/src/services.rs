@@ -20,15 +20,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dapr_kubernetes::{Config, Object, Reader, Watcher, watch};
+use dapr_kubernetes::{Config, Health, Object, Reader, Watcher, watch};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use parking_lot::RwLock;
+use tokio::sync::watch::Receiver;
 use tokio::time::sleep;
 
 use crate::pods::Pod;
 use apply::Writer;
-use objects::{Rollout, StatefulSet};
+use objects::{Kind as _, Rollout, StatefulSet};
 use work::{Pending, Work};
 use workloads::{Of, Workloads};
 
@@ -44,32 +45,28 @@ const OURS: &str = "dapr.io/enabled=true";
 /// The label of the injector's Deployment.
 const INJECTOR: &str = "app=dapr-sidecar-injector";
 
-/// Which workloads get Services, besides Deployments and StatefulSets.
-#[derive(Clone, Debug, Default)]
-pub struct Kinds {
-    /// Argo Rollouts.
-    pub rollouts: bool,
-    /// Whatever owns these pods through a controller, but for Jobs; `None` for nothing else.
-    pub others: Option<Reader<Pod>>,
-}
-
-/// Which Deployments are watched.
+/// Which workloads are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deployments {
-    /// All: each may want a Service.
-    All,
-    /// The injector's alone: the watchdog waits for it.
+pub enum Which {
+    /// All that may want a Service: Deployments and StatefulSets.
+    All {
+        /// Argo Rollouts, too.
+        rollouts: bool,
+    },
+    /// The injector's Deployment alone: the watchdog waits for it.
     Injectors,
     /// None.
     None,
 }
 
-/// The Deployments and Services of the cluster: watched once, whichever duties of the leader read them.
+/// The workloads and Services of the cluster: watched once, whichever duties of the leader read them.
 #[derive(Debug)]
 pub struct Watches {
     deployments: Watched<Workload<Deployment>>,
+    stateful_sets: Watched<Workload<StatefulSet>>,
+    rollouts: Option<Watched<Workload<Rollout>>>,
     services: Watched<Live>,
-    which: Deployments,
+    which: Which,
 }
 
 /// One kind.
@@ -81,17 +78,21 @@ struct Watched<K: Object> {
 
 impl Watches {
     /// Those of `namespace`, or of all. Nothing is sent yet.
-    pub fn new(client: &Client, namespace: Option<&str>, which: Deployments) -> Self {
+    pub fn new(client: &Client, namespace: Option<&str>, which: Which) -> Self {
         let labels = |labels: &str| Config {
             labels: Some(labels.to_owned()),
             ..Config::default()
         };
         let deployments = match which {
-            Deployments::All | Deployments::None => Config::default(),
-            Deployments::Injectors => labels(INJECTOR),
+            Which::All { .. } | Which::None => Config::default(),
+            Which::Injectors => labels(INJECTOR),
         };
+        let rollouts = matches!(which, Which::All { rollouts: true });
+        let rollouts = rollouts.then(|| Watched::new(scoped(client, namespace), Config::default()));
         Self {
             deployments: Watched::new(scoped(client, namespace), deployments),
+            stateful_sets: Watched::new(scoped(client, namespace), Config::default()),
+            rollouts,
             services: Watched::new(scoped(client, namespace), labels(OURS)),
             which,
         }
@@ -107,14 +108,27 @@ impl Watches {
         self.services.reader.clone()
     }
 
+    /// How fresh what is watched is, by kind.
+    pub fn health(&self) -> Vec<(&'static str, Receiver<Health>)> {
+        let mut all = vec![("Service", self.services.reader.health())];
+        if self.which != Which::None {
+            all.push((Deployment::KIND, self.deployments.reader.health()));
+        }
+        if matches!(self.which, Which::All { .. }) {
+            all.push((StatefulSet::KIND, self.stateful_sets.reader.health()));
+        }
+        if let Some(rollouts) = &self.rollouts {
+            all.push((Rollout::KIND, rollouts.reader.health()));
+        }
+        all
+    }
+
     /// Fills the readers until it is dropped, where no Services are kept.
     pub async fn run(self) -> Infallible {
         let deployments = async {
             match self.which {
-                Deployments::All | Deployments::Injectors => {
-                    self.deployments.watcher.run(|_| {}).await
-                }
-                Deployments::None => std::future::pending().await,
+                Which::All { .. } | Which::Injectors => self.deployments.watcher.run(|_| {}).await,
+                Which::None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -131,28 +145,30 @@ impl<K: Object> Watched<K> {
     }
 }
 
-/// Keeps the Services of the workloads in `namespace`, or in all, until it is dropped.
+/// Keeps the Services of workloads until it is dropped.
 ///
-/// `watches` has to be of the same namespace, and of all Deployments. `client` should be fenced by the term of the leader. Failures of the API server are waited out.
+/// `watches` has to be of the same namespace, and of all workloads; whatever else owns one of `pods_of_others` through a
+/// controller gets a Service too, but for Jobs. `client` should be fenced by the term of the leader. Failures of the API
+/// server are waited out.
 ///
 /// # Errors
 /// Rollouts are wanted, but the API server has not known them for two minutes.
 pub async fn run(
     client: Client,
     watches: Watches,
-    namespace: Option<&str>,
-    kinds: Kinds,
+    pods_of_others: Option<Reader<Pod>>,
     metrics: Metrics,
 ) -> anyhow::Result<()> {
-    let all = Config::default;
     let (deployments, services) = (watches.deployments(), watches.services());
     let (deployments_watch, services_watch) =
         (watches.deployments.watcher, watches.services.watcher);
-    let (stateful_sets, stateful_sets_watch) = watch(scoped(&client, namespace), all());
-    let rollouts = kinds
-        .rollouts
-        .then(|| watch::<Workload<Rollout>>(scoped(&client, namespace), all()));
+    let Watched {
+        reader: stateful_sets,
+        watcher: stateful_sets_watch,
+    } = watches.stateful_sets;
+    let rollouts = watches.rollouts.map(|it| (it.reader, it.watcher));
     let (rollouts, rollouts_watch) = rollouts.unzip();
+    let has_rollouts = rollouts.is_some();
     let pending = Arc::new(Pending::default());
     let others = Arc::new(RwLock::new(BTreeMap::new()));
     let work = Work {
@@ -178,9 +194,9 @@ pub async fn run(
         }
     };
     let others_run = async {
-        match kinds.others {
+        match pods_of_others {
             Some(pods) => {
-                let rollouts = match kinds.rollouts {
+                let rollouts = match has_rollouts {
                     true => generic::Rollouts::Watched,
                     false => generic::Rollouts::Unwatched,
                 };

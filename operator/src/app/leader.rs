@@ -1,10 +1,8 @@
 //! What only one replica does at a time: it keeps Services, looks after pods without sidecar, and
 //! writes notices.
 
-use std::convert::Infallible;
-
-use dapr_kubernetes::Reader;
 use dapr_kubernetes::lease::{self, Ended};
+use futures::future::join_all;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +10,7 @@ use super::Duties;
 use super::cluster::Known;
 use super::state::State;
 use crate::args::WatchInterval;
-use crate::services::{self, Deployment, Deployments, Kinds, Live, Workload};
+use crate::services::{self, Which};
 use crate::{notices, watchdog};
 
 /// The name of the lease.
@@ -69,18 +67,18 @@ impl Leader {
             metrics,
         } = self;
         let (scope, pods) = (scope.as_deref(), known.pods);
-        let watches = services::Watches::new(&client, scope, deployments(&duties));
+        let watches = services::Watches::new(&client, scope, which(&duties));
         let (deployments, services) = (watches.deployments(), watches.services());
-        let shown = show(&state, &duties, deployments.clone(), services.clone());
+        let shown = join_all(watches.health().into_iter().map(|(kind, health)| {
+            let state = state.clone();
+            async move { state.show(kind, health).await }
+        }));
         let keep = async {
             if !duties.services {
                 match watches.run().await {}
             }
-            let kinds = Kinds {
-                rollouts: duties.rollouts,
-                others: duties.other_workloads.then(|| pods.clone()),
-            };
-            services::run(client.clone(), watches, scope, kinds, metrics).await
+            let others = duties.other_workloads.then(|| pods.clone());
+            services::run(client.clone(), watches, others, metrics).await
         };
         let watchdog = async {
             let interval = match duties.watch_interval {
@@ -107,36 +105,18 @@ impl Leader {
             ended = keep => ended,
             never = notices => match never {},
             never = watchdog => match never {},
-            never = shown => match never {},
+            _ = shown => anyhow::bail!("nothing is watched"),
         }
     }
 }
 
-/// Which Deployments have to be watched.
-fn deployments(duties: &Duties) -> Deployments {
+/// Which workloads have to be watched.
+fn which(duties: &Duties) -> Which {
     match duties.watch_interval {
-        _ if duties.services => Deployments::All,
-        WatchInterval::Disabled => Deployments::None,
-        WatchInterval::Once | WatchInterval::Every(_) => Deployments::Injectors,
-    }
-}
-
-/// Shows how fresh what the leader watches is.
-async fn show(
-    state: &State,
-    duties: &Duties,
-    deployments: Reader<Workload<Deployment>>,
-    services: Reader<Live>,
-) -> Infallible {
-    let services = state.clone().show("Service", services.health());
-    match self::deployments(duties) {
-        Deployments::None => services.await,
-        Deployments::All | Deployments::Injectors => {
-            let deployments = state.clone().show("Deployment", deployments.health());
-            tokio::select! {
-                never = services => never,
-                never = deployments => never,
-            }
-        }
+        _ if duties.services => Which::All {
+            rollouts: duties.rollouts,
+        },
+        WatchInterval::Disabled => Which::None,
+        WatchInterval::Once | WatchInterval::Every(_) => Which::Injectors,
     }
 }

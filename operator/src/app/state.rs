@@ -86,10 +86,11 @@ impl State {
         })
     }
 
-    /// Shows a kind from now on, and logs when the API server cannot be followed and when it can again.
+    /// Shows a kind until it is dropped, and logs when the API server cannot be followed and when it can again.
     pub(super) async fn show(self, kind: &str, mut health: watch::Receiver<Health>) -> Infallible {
         self.watched.lock().insert(kind.into(), health.clone());
         let followed = self.followed.with_label_values(&[kind]);
+        let _shown = Shown { state: &self, kind };
         let mut was_stale = false;
         loop {
             let seen = health.borrow_and_update().clone();
@@ -127,6 +128,20 @@ impl State {
         });
         let lines: Vec<Line<'_>> = lines.collect();
         serde_json::to_vec(&lines).unwrap_or_default().into()
+    }
+}
+
+/// A kind on the page. What a leader watches is not known any more when its term has ended.
+struct Shown<'a> {
+    state: &'a State,
+    kind: &'a str,
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.state.watched.lock().remove(self.kind);
+        // The only error is that there is no such line.
+        drop(self.state.followed.remove_label_values(&[self.kind]));
     }
 }
 
@@ -188,5 +203,8 @@ mod tests {
         let expected = r#"[{"kind":"Component","state":"followed","secondsSinceContact":7}]"#;
         assert_eq!(text, expected);
         task.abort();
+        task.await.expect_err("aborted");
+        assert_eq!(state.text(Instant::now()), "[]");
+        assert!(registry.gather().is_empty());
     }
 }

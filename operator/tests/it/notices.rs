@@ -12,7 +12,7 @@ use dapr_kubernetes::{Config, Object, Place, Reader, Watcher, watch};
 use dapr_operator::notices::{self, Sources};
 use dapr_operator::pods::Pod;
 use dapr_operator::secrets::SecretName;
-use dapr_operator::services::{Deployments, Watches};
+use dapr_operator::services::{Watches, Which};
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
@@ -34,7 +34,7 @@ impl Drop for Notices {
 
 fn start(client: kube::Client, namespace: String) -> Notices {
     Notices(tokio::spawn(async move {
-        let watches = Watches::new(&client, Some(&namespace), Deployments::None);
+        let watches = Watches::new(&client, Some(&namespace), Which::None);
         let (pods, pods_watch) = watched::<Pod>(&client, &namespace);
         let (components, components_watch) = watched::<Component>(&client, &namespace);
         let (subscriptions, subscriptions_watch) = watched::<Subscription>(&client, &namespace);

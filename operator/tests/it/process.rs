@@ -212,6 +212,11 @@ async fn serves_until_it_is_told_to_stop() {
         page.contains(r#"{"kind":"Component","state":"followed","secondsSinceContact":"#),
         "{page}"
     );
+    // What the leader watches, too.
+    for kind in ["Service", "Deployment", "StatefulSet"] {
+        let kind = format!(r#"{{"kind":"{kind}","state":""#);
+        assert!(page.contains(&kind), "{kind} {page}");
+    }
     // What fails speaks of the secret, and not of its value.
     cluster.server.put(component("v3", "absent"));
     let end = timeout(SOON, stream.message()).await.expect("in time");

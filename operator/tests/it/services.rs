@@ -11,7 +11,7 @@ use dapr_e2e_apiserver::real::{self, ApiServer};
 use dapr_e2e_apiserver::scripted::{Options, Resource, Server};
 use dapr_kubernetes::{Config, Place, watch};
 use dapr_operator::pods::Pod;
-use dapr_operator::services::{self, Deployments, Kinds, Metrics, Watches};
+use dapr_operator::services::{self, Metrics, Watches, Which};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -53,13 +53,10 @@ impl Reconciler {
         let namespace = namespace.map(str::to_owned);
         let task = tokio::spawn(async move {
             let (pods, watcher) = watch::<Pod>(Api::all(client.clone()), Config::default());
-            let kinds = Kinds {
-                rollouts: false,
-                others: (others == Others::Served).then_some(pods),
-            };
-            let namespace = namespace.as_deref();
-            let watches = Watches::new(&client, namespace, Deployments::All);
-            let run = services::run(client, watches, namespace, kinds, metrics);
+            let others = (others == Others::Served).then_some(pods);
+            let which = Which::All { rollouts: false };
+            let watches = Watches::new(&client, namespace.as_deref(), which);
+            let run = services::run(client, watches, others, metrics);
             tokio::select! {
                 never = watcher.run(|_| {}) => match never {},
                 ended = run => ended,

@@ -7,7 +7,7 @@ use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real::{self, ApiServer};
 use dapr_kubernetes::{Config, Place, watch};
 use dapr_operator::pods::Pod;
-use dapr_operator::services::{Deployments, Watches};
+use dapr_operator::services::{Watches, Which};
 use dapr_operator::watchdog::{self, Settings};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod as WholePod;
@@ -35,7 +35,7 @@ async fn start(server: &ApiServer, namespace: &str, settings: Settings) -> Resul
     Ok(Dog(tokio::spawn(async move {
         let api = Api::namespaced(client.clone(), &namespace);
         let (pods, watcher) = watch::<Pod>(api, Config::default());
-        let watches = Watches::new(&client, Some(&namespace), Deployments::Injectors);
+        let watches = Watches::new(&client, Some(&namespace), Which::Injectors);
         let deployments = watches.deployments();
         tokio::select! {
             never = watcher.run(|_| {}) => match never {},
