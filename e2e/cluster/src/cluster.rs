@@ -14,6 +14,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::Namespace;
+
 /// What has to happen in a cluster, happens within this.
 pub const SOON: Duration = Duration::from_secs(120);
 
@@ -55,13 +57,15 @@ impl Cluster {
         let kubeconfig = PathBuf::from(kubeconfig);
         let turn = TURN.lock().await;
         STORIES.lock().push((Timestamp::now(), story.to_owned()));
-        Ok(Some(Self {
+        let cluster = Self {
             helm: helm.on(&kubeconfig),
             kubeconfig,
             registry: variable("E2E_REGISTRY").unwrap_or_else(|| REGISTRY.to_owned()),
             tag: variable("E2E_TAG").unwrap_or_else(|| TAG.to_owned()),
             _turn: turn,
-        }))
+        };
+        Namespace::remove_left(&cluster).await?;
+        Ok(Some(cluster))
     }
 
     /// The stories that were told so far, and when each began.
@@ -115,8 +119,8 @@ impl Cluster {
         Ok(began.elapsed())
     }
 
-    /// Uninstalls the chart and waits until its objects are gone. Custom resource definitions stay.
-    pub fn uninstall(&self) -> Result<()> {
+    /// Uninstalls the chart and waits until its objects and pods are gone. Custom resource definitions stay.
+    pub async fn uninstall(&self) -> Result<()> {
         self.run_helm([
             "uninstall",
             RELEASE,
@@ -126,7 +130,15 @@ impl Cluster {
             "--ignore-not-found",
             "--timeout",
             INSTALL,
-        ])
+        ])?;
+        // Helm does not wait for them, and a StatefulSet cannot have its pod back while there is an old one of that name.
+        let pods = ["pods", "--namespace", SYSTEM];
+        self.eventually("the pods have gone", &pods, |pods| {
+            let left = pods["items"].as_array().context("no list of pods")?;
+            ensure!(left.is_empty(), "{} are left", left.len());
+            Ok(())
+        })
+        .await
     }
 
     fn run_helm<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {

@@ -1,6 +1,9 @@
 //! A namespace for one story, with applications in it.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, Result, ensure};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::cluster::is_ready;
@@ -10,17 +13,28 @@ use crate::{App, Cluster, Knock, Reply, Summary};
 const LOAD: &str = "http://127.0.0.1:8000/load";
 const WATCH: &str = "http://127.0.0.1:8000/watch";
 
-/// A namespace. It is removed by [`Namespace::remove`]; a story that fails leaves it behind, to be looked at.
+/// Those that a story made and has not removed.
+static OPEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// A namespace. It is removed by [`Namespace::remove`], or, if its story fails, before the next one is told: what
+/// happened in it is kept in `target/e2e/left`.
 #[derive(Debug)]
 pub struct Namespace<'a> {
     cluster: &'a Cluster,
     name: String,
 }
 
+fn left_folder() -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/e2e/left");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 impl<'a> Namespace<'a> {
     /// Makes the namespace, which must not be there.
     pub async fn create(cluster: &'a Cluster, name: &str) -> Result<Self> {
         cluster.kubectl(&["create", "namespace", name], "").await?;
+        OPEN.lock().push(name.to_owned());
         Ok(Self {
             cluster,
             name: name.to_owned(),
@@ -45,7 +59,46 @@ impl<'a> Namespace<'a> {
             "--timeout=60s",
         ];
         self.cluster.kubectl(&arguments, "").await?;
+        OPEN.lock().retain(|it| *it != self.name);
         Ok(())
+    }
+
+    /// Removes what stories that failed have left behind, for the next one would meet it.
+    #[expect(
+        clippy::print_stdout,
+        reason = "beside the failure, for whoever reads what the stories say"
+    )]
+    pub(crate) async fn remove_left(cluster: &'a Cluster) -> Result<()> {
+        let left = OPEN.lock().clone();
+        for name in left {
+            let namespace = Self::existing(cluster, &name);
+            let file = left_folder()?.join(format!("{name}.txt"));
+            std::fs::write(&file, namespace.describe().await)?;
+            println!(
+                "{name}: left by a story that failed, see {}",
+                file.display()
+            );
+            namespace.remove().await?;
+        }
+        Ok(())
+    }
+
+    /// Its objects, Events and logs, as far as they can be had.
+    async fn describe(&self) -> String {
+        let mut text = String::new();
+        let mut say = async |arguments: &[&str]| {
+            let arguments = [arguments, &["--namespace", &self.name]].concat();
+            let said = self.cluster.kubectl(&arguments, "").await;
+            let said = said.unwrap_or_else(|error| format!("{error:#}"));
+            text.push_str(&format!("$ kubectl {}\n{said}\n", arguments.join(" ")));
+            said
+        };
+        say(&["get", "all", "--output", "wide"]).await;
+        say(&["get", "events", "--sort-by", ".lastTimestamp"]).await;
+        for pod in say(&["get", "pods", "--output", "name"]).await.lines() {
+            say(&["logs", pod, "--all-containers", "--prefix"]).await;
+        }
+        text
     }
 
     /// Applies an object in it.

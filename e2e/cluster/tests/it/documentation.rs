@@ -60,7 +60,7 @@ async fn the_page_about_installing() -> Result<()> {
     if !cluster.has_default_images() {
         return Ok(());
     }
-    cluster.uninstall()?;
+    cluster.uninstall().await?;
     let namespace = Namespace::existing(&cluster, "default");
     namespace.plain("orders").await?;
     follow(&cluster, "install.md").await?;

@@ -19,7 +19,7 @@ use crate::resources::{component, memory};
 /// Pods in one go.
 const PODS: usize = 20;
 /// Between two looks at them.
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
 /// Calls that a latency is made of.
 const CALLS: usize = 2000;
 /// Until the memory of a process is that at rest.
@@ -38,7 +38,7 @@ async fn memory_at_rest() -> Result<()> {
     let (Some(cluster), Some(node)) = (Cluster::take(story).await?, Node::find(story)?) else {
         return Ok(());
     };
-    cluster.uninstall()?;
+    cluster.uninstall().await?;
     cluster.install(&[])?;
     let namespace = Namespace::create(&cluster, "story-memory").await?;
     namespace.deploy("orders", 1).await?;
@@ -143,7 +143,7 @@ fn has_sidecar(pod: &Pod) -> bool {
     })
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|it| it.conditions.as_deref());
     let mut conditions = conditions.unwrap_or_default().iter();
     conditions.any(|it| it.type_ == "Ready" && it.status == "True")

@@ -124,7 +124,7 @@ async fn the_root_is_replaced_twice() -> Result<()> {
     let Some(cluster) = Cluster::take("two rotations").await? else {
         return Ok(());
     };
-    cluster.uninstall()?;
+    cluster.uninstall().await?;
     let lifetime = format!("global.mtls.workloadCertTTL={LIFETIME}");
     cluster.install(&[&lifetime, "global.mtls.allowedClockSkew=0s"])?;
     let traffic = Traffic::start(&cluster, "story-rotation").await?;
@@ -150,7 +150,7 @@ async fn the_root_is_replaced_twice() -> Result<()> {
     }
     traffic.namespace.deploy("late", 1).await?;
     traffic.end("two rotations of the root").await?;
-    cluster.uninstall()
+    cluster.uninstall().await
 }
 
 /// The certificates in the bundle.
