@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cores::Split;
 use crate::report::{Row, Target};
@@ -29,6 +29,9 @@ const PODS: usize = 5000;
 const COMPONENTS: usize = 500;
 /// Changes whose median counts.
 const CHANGES: usize = 9;
+/// How often a change is made until one comes to all, and how long each is waited for.
+const TRIES: usize = 12;
+const LONG: Duration = Duration::from_secs(10);
 /// Deployments made at once.
 const WORKLOADS: usize = 1000;
 
@@ -139,9 +142,9 @@ async fn streamed(plane: &Plane<'_>, split: Option<&Split>) -> Result<Streamed> 
     tokio::time::sleep(process::SETTLE).await;
     let filled = megabytes(pid)?;
     let mut crowd = Crowd::new(server.address(), plane.sidecar().await?);
-    crowd.join(FEW).await?;
+    join(plane, &mut crowd, FEW).await?;
     let few = changes(plane, &mut crowd).await?;
-    crowd.join(MANY - FEW).await?;
+    join(plane, &mut crowd, MANY - FEW).await?;
     tokio::time::sleep(process::SETTLE).await;
     let full = megabytes(pid)?;
     let before = process::cpu_time(pid)?;
@@ -156,6 +159,18 @@ async fn streamed(plane: &Plane<'_>, split: Option<&Split>) -> Result<Streamed> 
         filled,
         full,
     })
+}
+
+/// More sidecars come, and a Component is changed until a change comes to all.
+async fn join(plane: &Plane<'_>, crowd: &mut Crowd, more: usize) -> Result<()> {
+    crowd.join(more).await?;
+    for _ in 0..TRIES {
+        plane.change(crowd.expect());
+        if let Ok(settled) = tokio::time::timeout(LONG, crowd.settled()).await {
+            return settled.map(drop);
+        }
+    }
+    bail!("there are streams that no change comes to")
 }
 
 /// From the change of a Component until the last sidecar has it.

@@ -30,8 +30,9 @@ const SIDECARS: usize = 1000;
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Time of each steady load.
 const DURATION: Duration = Duration::from_secs(5);
-/// How often the thousand come; the median of their 99th percentiles counts.
+/// How often the thousand come; the median of their 99th percentiles counts. Once is enough where they wait for long.
 const RUSHES: usize = 5;
+const LONG: Duration = Duration::from_secs(10);
 /// Starts per run; the median counts.
 const STARTS: usize = 15;
 
@@ -93,6 +94,11 @@ pub fn rows() -> Vec<Row> {
             "1/s",
             four_times,
         ),
+        row(
+            "Sentry in Kubernetes: 1,000 sidecars at once, p99 to certificate",
+            "ms",
+            Some(Target::RatioAtMost(0.3)),
+        ),
     ]
 }
 
@@ -120,6 +126,7 @@ pub async fn measure(binaries: &Path) -> Result<Vec<f64>> {
         alone: [new, kept],
         rush,
         cluster: [cluster_new, cluster_kept],
+        cluster_rush,
     } = loaded?;
     Ok(vec![
         new.cpu,
@@ -134,6 +141,7 @@ pub async fn measure(binaries: &Path) -> Result<Vec<f64>> {
         cluster_kept.cpu,
         cluster_new.rate,
         cluster_kept.rate,
+        cluster_rush,
     ])
 }
 
@@ -174,6 +182,8 @@ struct Loaded {
     /// Milliseconds.
     rush: f64,
     cluster: [Cost; 2],
+    /// Milliseconds.
+    cluster_rush: f64,
 }
 
 struct Cost {
@@ -192,7 +202,7 @@ async fn loaded(setup: &Setup<'_>, split: Option<&Split>) -> Result<Loaded> {
     let rush = rush(&client, &requests).await?;
     server.kill().await?;
 
-    let cluster = Cluster::start(CLIENTS).await?;
+    let cluster = Cluster::start(SIDECARS).await?;
     let setup = Setup {
         cluster: Some(&cluster),
         ..setup
@@ -200,11 +210,13 @@ async fn loaded(setup: &Setup<'_>, split: Option<&Split>) -> Result<Loaded> {
     let server = setup.start().await?;
     let client = Arc::new(setup.client(&server)?);
     let in_cluster = costs(&server, &client, cluster.requests()).await?;
+    let cluster_rush = self::rush(&client, cluster.requests()).await?;
     server.kill().await?;
     Ok(Loaded {
         alone,
         rush,
         cluster: in_cluster,
+        cluster_rush,
     })
 }
 
@@ -238,7 +250,11 @@ async fn rush(client: &Arc<Client>, requests: &[Prepared]) -> Result<f64> {
     let mut rushes = Vec::with_capacity(RUSHES);
     for _ in 0..RUSHES {
         let waits = Latencies::new(load::rush(client, requests).await?);
-        rushes.push(waits.percentile(99.0).as_secs_f64() * 1e3);
+        let wait = waits.percentile(99.0);
+        rushes.push(wait.as_secs_f64() * 1e3);
+        if wait > LONG {
+            break;
+        }
     }
     median(rushes)
 }

@@ -42,8 +42,8 @@ struct Board {
     change: AtomicUsize,
     /// How many sidecars have it.
     arrived: AtomicUsize,
-    /// How many streams are open.
-    open: AtomicUsize,
+    /// How many have asked for their streams.
+    asked: AtomicUsize,
     changed: Notify,
     handshakes: Semaphore,
 }
@@ -57,7 +57,7 @@ impl Crowd {
             board: Arc::new(Board {
                 change: AtomicUsize::new(0),
                 arrived: AtomicUsize::new(0),
-                open: AtomicUsize::new(0),
+                asked: AtomicUsize::new(0),
                 changed: Notify::new(),
                 handshakes: Semaphore::new(HANDSHAKES),
             }),
@@ -66,7 +66,7 @@ impl Crowd {
         }
     }
 
-    /// More sidecars come. Returns when the streams of all are open.
+    /// More sidecars come. Returns when all have asked for their streams, which are open when a change has come to all.
     pub async fn join(&mut self, more: usize) -> Result<()> {
         for _ in 0..more {
             let (identity, board) = (self.identity.clone(), Arc::clone(&self.board));
@@ -74,7 +74,7 @@ impl Crowd {
         }
         self.count += more;
         let count = self.count;
-        self.until(|board| board.open.load(Ordering::Acquire) == count)
+        self.until(|board| board.asked.load(Ordering::Acquire) == count)
             .await
     }
 
@@ -105,9 +105,9 @@ impl Crowd {
         };
         tokio::select! {
             waited = timeout(PATIENCE, wait) => waited.with_context(|| format!(
-                "of {} sidecars {} are open, and {} have seen the change",
+                "of {} sidecars {} have asked, and {} have seen the change",
                 self.count,
-                self.board.open.load(Ordering::Acquire),
+                self.board.asked.load(Ordering::Acquire),
                 self.board.arrived.load(Ordering::Acquire),
             )),
             Some(ended) = self.sidecars.join_next() => match ended? {
@@ -150,16 +150,17 @@ async fn run(address: SocketAddr, identity: Security, board: Arc<Board>) -> Resu
     request.encode(&mut frame)?;
     let (answer, mut body) = sender.send_request(head, false)?;
     body.send_data(frame.freeze(), true)?;
-    let answer = answer.await?;
     drop(slot);
+    board.asked.fetch_add(1, Ordering::AcqRel);
+    board.changed.notify_waiters();
+    // The original answers with the first change only.
+    let answer = answer.await?;
     ensure!(answer.status().is_success(), "{}", answer.status());
     ensure!(
         answer.headers().get("grpc-status").is_none(),
         "refused: {:?}",
         answer.headers()
     );
-    board.open.fetch_add(1, Ordering::AcqRel);
-    board.changed.notify_waiters();
     let mut body = answer.into_body();
     let mut waiting = BytesMut::new();
     while let Some(chunk) = body.data().await {

@@ -24,9 +24,9 @@ async fn sidecars_see_every_change() -> Result<()> {
     plane.fill(20, 10);
     let server = plane.operator(None, None).await?;
     let mut crowd = Crowd::new(server.address(), plane.sidecar().await?);
-    crowd.join(20).await?;
+    join(&plane, &mut crowd, 20).await?;
     let few = changes(&plane, &mut crowd).await?;
-    crowd.join(20).await?;
+    join(&plane, &mut crowd, 20).await?;
     let more = changes(&plane, &mut crowd).await?;
     anyhow::ensure!(few > Duration::ZERO && more > Duration::ZERO);
     drop(crowd);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
+use super::discovery;
 use super::object::{Resource, Stored};
 use super::selector::Selector;
 use super::shared::{Rest, Shared};
@@ -131,6 +132,16 @@ fn keep(shared: &Shared, rest: Rest) -> u64 {
     id
 }
 
+/// The kind of a list, as far as an object or the server's own list of kinds tells it. Clients in Go read no other.
+fn list_kind(shared: &Shared, resource: &Resource) -> String {
+    let told = shared.store.lock().kind(resource);
+    let kind = told.or_else(|| {
+        let kinds = shared.kinds.lock();
+        discovery::kind(resource, &kinds).map(str::to_owned)
+    });
+    kind.unwrap_or_default() + "List"
+}
+
 fn write(
     shared: &Shared,
     resource: &Resource,
@@ -138,7 +149,7 @@ fn write(
     items: &[Arc<Stored>],
     times: usize,
 ) -> String {
-    let kind = shared.store.lock().list_kind(resource);
+    let kind = list_kind(shared, resource);
     let api_version = resource.api_version();
     let length: usize = items.iter().map(|object| object.item.len() + 1).sum();
     let mut text = String::with_capacity(times * length + 200);

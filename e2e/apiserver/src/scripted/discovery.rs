@@ -62,6 +62,12 @@ pub(super) fn ordinary() -> BTreeSet<Kind> {
     namespaced.chain(cluster).collect()
 }
 
+/// The kind of a resource.
+pub(super) fn kind<'a>(resource: &Resource, kinds: &'a BTreeSet<Kind>) -> Option<&'a str> {
+    let known = kinds.iter().find(|kind| kind.resource == *resource);
+    known.map(|kind| kind.kind.as_str())
+}
+
 /// The document of a path, if it is one of these.
 pub(super) fn document(path: &str, kinds: &BTreeSet<Kind>) -> Option<Value> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -150,6 +156,10 @@ mod tests {
         assert!(groups.into_iter().any(|it| *it == group), "{list}");
         let subscriptions = document("/apis/dapr.io/v2alpha1");
         assert_eq!(subscriptions["resources"][0]["name"], "subscriptions");
+        let resource = |kind: &str| Kind::new("dapr.io/v2alpha1", kind, Scope::Namespaced).resource;
+        let known = kind(&resource("Subscription"), &kinds);
+        assert_eq!(known, Some("Subscription"));
+        assert_eq!(kind(&resource("Component"), &kinds), None);
         for path in ["/apis/other.io", "/apis/dapr.io/v9", "/version"] {
             assert_eq!(document(path), Value::Null, "{path}");
         }

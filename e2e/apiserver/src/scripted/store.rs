@@ -98,11 +98,9 @@ impl Store {
         objects.filter(move |(name, _)| namespace.is_empty() || name.namespace == namespace)
     }
 
-    /// The kind of a list, as far as an object told it.
-    pub(super) fn list_kind(&self, resource: &Resource) -> String {
-        self.kinds
-            .get(resource)
-            .map_or_else(|| "List".to_owned(), |kind| format!("{kind}List"))
+    /// The kind of a resource, if an object told it.
+    pub(super) fn kind(&self, resource: &Resource) -> Option<String> {
+        self.kinds.get(resource).cloned()
     }
 
     /// Changes after `number`, in order.
