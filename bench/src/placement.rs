@@ -185,6 +185,7 @@ async fn failover(binaries: &Path, split: Option<&Split>) -> Result<f64> {
     let mut cluster = Cluster::start(binaries, 3, split).await?;
     let mut crowd = Crowd::new(cluster.ports());
     crowd.join(FAILOVER).await?;
+    cluster.whole().await?;
     let leader = cluster.leader().await?;
     crowd.expect_return();
     let killed = Instant::now();

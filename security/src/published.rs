@@ -3,6 +3,8 @@
 //! A file that is mounted from a ConfigMap comes with the kubelet's next look at the pod, up to a minute and a half after
 //! Sentry has written it. Until then it is read from where the kubelet would get it, with the pod's service account; the
 //! API server is believed exactly as far as it is for the file. Once there is the file, the API server is not asked again.
+//!
+//! Placement asks too, and has no other use for a client of Kubernetes: one question of HTTP/1.1 does without it.
 
 use std::io;
 use std::net::Ipv6Addr;

@@ -110,6 +110,19 @@ impl Cluster {
         .await
     }
 
+    /// Waits until every replica votes. One that began without a log is let in some hundred milliseconds after the first
+    /// leader; the original does not tell, and lets everybody vote at once.
+    pub async fn whole(&self) -> Result<()> {
+        await_condition("all replicas vote", START, || async {
+            for (id, replica) in self.replicas.iter().enumerate() {
+                let voter = metric(replica.metrics_port, "dapr_placement_raft_voter").await;
+                ensure!(voter.unwrap_or(1.0) >= 1.0, "p{id} is not let in");
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// Where hosts connect.
     pub fn ports(&self) -> Vec<u16> {
         self.replicas.iter().map(|replica| replica.port).collect()
