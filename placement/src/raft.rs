@@ -257,7 +257,7 @@ struct Member<C: Kind = Types> {
     /// Cancelled when the others contradict what was agreed on.
     contradicted: CancellationToken,
     standing: Arc<Mutex<Standing>>,
-    /// When it began together with all others.
+    /// When it decided to begin together with all others.
     begun: Arc<OnceLock<InstantOf<C>>>,
 }
 

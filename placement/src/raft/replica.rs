@@ -39,6 +39,9 @@ const WELCOME: Duration = Duration::from_secs(10);
 /// How long a replica waits for all of its list before it begins with a majority of them. Who comes later has to be
 /// let in.
 const GATHER: Duration = Duration::from_millis(500);
+/// Pause between two greetings of one that has decided to begin and waits, no longer than [`GATHER`], until the others of
+/// its list that are there have decided so too: whoever has not when the first of them leads is a stranger to it.
+const BEGIN_PAUSE: Duration = Duration::from_millis(20);
 /// How long a leader that goes sees to it that the others can do without it.
 const FINISH: Duration = Duration::from_secs(2);
 /// How long it waits for its successor.
@@ -210,15 +213,29 @@ where
             } else {
                 Part::Taken
             });
-            match next {
-                Next::Begin if absent && gathers.get_or_insert_with(C::now).elapsed() < GATHER => {
-                    C::sleep(HELLO_PAUSE).await;
-                }
-                Next::Begin => {
+            if next == Next::Begin {
+                let complete = !absent || gathers.get_or_insert_with(C::now).elapsed() >= GATHER;
+                if complete {
                     member.begun.get_or_init(C::now);
-                    initialize(&member.raft, self.cluster.addresses()).await?;
-                    self.vote(member, standing.inherit()).await?;
                 }
+            }
+            // What was decided stays so: others may rely on it already.
+            if let Some(decided) = member.begun.get() {
+                let hesitant = answers.values().any(|answer| *answer == Greeting::Fresh);
+                if hesitant && decided.elapsed() < GATHER {
+                    C::sleep(BEGIN_PAUSE).await;
+                    continue;
+                }
+                let led = answers
+                    .values()
+                    .any(|answer| matches!(answer, Greeting::Whole(_)));
+                if !led {
+                    initialize(&member.raft, self.cluster.addresses()).await?;
+                }
+                self.vote(member, standing.inherit()).await?;
+                continue;
+            }
+            match next {
                 Next::Join => self.vote(member, standing.inherit()).await?,
                 Next::Wait if since.is_some_and(|since| since.elapsed() > WELCOME) => {
                     tracing::warn!(
@@ -226,7 +243,7 @@ where
                     );
                     self.vote(member, standing.inherit()).await?;
                 }
-                Next::Wait => C::sleep(HELLO_PAUSE).await,
+                Next::Begin | Next::Wait => C::sleep(HELLO_PAUSE).await,
             }
         }
     }

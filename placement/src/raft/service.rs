@@ -79,11 +79,11 @@ impl<C: Kind> Seat<C> {
 impl<C: Kind> Member<C> {
     /// What it says to one that wants to take part.
     fn greeting(&self) -> Greeting {
-        if !self.standing().is_whole() {
-            return Greeting::Fresh;
-        }
         if self.has_just_begun() {
             return Greeting::Begun;
+        }
+        if !self.standing().is_whole() {
+            return Greeting::Fresh;
         }
         let metrics = self.raft.metrics();
         let members = &metrics.borrow_watched().committed_membership_config;

@@ -95,6 +95,15 @@ fn leaders_that_die_or_go_are_replaced_soon() {
 }
 
 #[test]
+fn the_first_leader_may_die_at_once() {
+    for seed in 1..=50 {
+        let took = SimRuntime::with_seed(seed).block_on(story::founding(seed));
+        let most = LEASE + LEASE + Duration::from_millis(500);
+        assert!(took < most, "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
 fn a_seed_tells_the_same_story_twice() {
     for seed in [3, 4] {
         assert_eq!(tell(seed), tell(seed), "seed {seed}");

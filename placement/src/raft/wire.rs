@@ -88,7 +88,7 @@ pub(super) struct Hello {
 pub(super) enum Greeting {
     /// This one knows nothing either.
     Fresh,
-    /// This one has begun with all others a moment ago, and nothing was agreed on with it since.
+    /// This one begins with all others, or has a moment ago, and nothing was agreed on with it since.
     Begun,
     /// This one takes part, together with these voters.
     Whole(BTreeSet<u64>),

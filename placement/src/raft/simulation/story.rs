@@ -237,6 +237,24 @@ pub(super) async fn tell(seed: u64) -> Told {
     }
 }
 
+/// How long it takes until another replica leads when the first leader ever dies at once.
+pub(super) async fn founding(seed: u64) -> Duration {
+    let mut world = World::new(seed);
+    let all: Vec<u64> = world.clusters.keys().copied().collect();
+    for id in all {
+        world.start(id);
+        let wait = Duration::from_millis(world.dice.below(100));
+        Simulated::sleep(wait).await;
+    }
+    world.await_leader(START).await;
+    let leading = world.board.lock().leading.first().copied();
+    let (id, _) = leading.expect("one leads");
+    let began = Simulated::now();
+    world.end(id, false).await;
+    world.await_leader(START).await;
+    began.elapsed()
+}
+
 /// How long it takes until another replica leads when the leader dies, and when it is told to go.
 pub(super) async fn succession(seed: u64) -> (Duration, Duration) {
     let mut world = World::new(seed);
