@@ -173,9 +173,10 @@ pub async fn run(
         }
     }
     token.cancel();
-    shutdown::drain_set(&mut tasks, DRAIN_LIMIT).await?;
-    // The leader gives its lease back.
+    let served = shutdown::drain_set(&mut tasks, DRAIN_LIMIT).await;
+    // The leader gives its lease back, however the rest has ended.
     shutdown::drain_set(&mut work, DRAIN_LIMIT).await?;
+    served?;
     tracing::info!("operator shut down gracefully");
     Ok(())
 }

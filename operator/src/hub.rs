@@ -54,6 +54,8 @@ struct State<K> {
     recent: Recent<K>,
     /// Number of the last stream.
     streams: u64,
+    /// Whether it is known what there is. Until then what comes is no change.
+    is_filled: bool,
     is_closed: bool,
 }
 
@@ -122,6 +124,7 @@ impl<K: Kind> Hub<K> {
             namespaces: BTreeMap::new(),
             recent: Recent::default(),
             streams: 0,
+            is_filled: false,
             is_closed: false,
         };
         Self {
@@ -146,12 +149,13 @@ impl<K: Kind> Hub<K> {
                 }
             }
             Change::Deleted { old } => self.put(old.namespace(), old.name(), None),
-            Change::Synced => {}
+            Change::Synced => self.shared.state.lock().is_filled = true,
         }
     }
 
     fn put(&self, namespace: &str, name: &str, new: Option<Arc<Version<K>>>) {
         let mut state = self.shared.state.lock();
+        let is_filled = state.is_filled;
         let place = state.namespaces.entry(namespace.into()).or_default();
         let old = match &new {
             Some(version) => place.objects.insert(name.into(), Arc::clone(version)),
@@ -162,6 +166,10 @@ impl<K: Kind> Hub<K> {
         {
             // Lists show the new labels; nobody is told. Sidecars hold the values they were given for the old one.
             new.inherit(old);
+            return;
+        }
+        if !is_filled {
+            state.drop_if_empty(namespace);
             return;
         }
         place.tell(
@@ -379,10 +387,9 @@ impl<K: Kind> Hub<K> {
         let current = place.objects.get(name);
         // An object that changed meanwhile is told with the new values anyway.
         let is_current = current.is_some_and(|current| Arc::ptr_eq(current, version));
-        if !is_current || !version.differs(resolved) {
+        if !is_current || !version.announce(resolved) {
             return;
         }
-        version.announce(resolved);
         let shipment = Shipment::ready(Arc::clone(version), resolved);
         place.tell(name, Some(Arc::clone(&shipment)), Some(shipment), true);
         let (place, before) = ((namespace, name), Some(Arc::clone(version)));
@@ -433,6 +440,9 @@ impl<K: Kind> Namespace<K> {
                 after: after.as_ref().filter(shown).cloned(),
                 has_news,
             };
+            if let Some(after) = &change.after {
+                after.version().tell();
+            }
             subscriber.queue.push(name, change);
         }
     }

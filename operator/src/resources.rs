@@ -77,15 +77,17 @@ impl<K: Kind> Shelf<K> {
 
     /// Takes a change of the watcher.
     pub fn apply(&self, change: Change<K>) {
-        if matches!(change, Change::Synced) {
+        let is_filled = matches!(change, Change::Synced);
+        self.hub.apply(change);
+        if is_filled {
             self.state.send_replace(State::Filled);
-        } else {
-            self.hub.apply(change);
         }
     }
 
     /// Notes that the CRD is missing, unless objects were seen already.
     pub fn absent(&self) {
+        // There are none, so whatever comes is a change.
+        self.hub.apply(Change::Synced);
         self.state.send_if_modified(|state| {
             let is_news = *state == State::Waiting;
             if is_news {

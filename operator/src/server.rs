@@ -16,13 +16,13 @@ use std::task::{Context, Poll};
 use dapr_proto::dapr::proto::operator::v1 as wire;
 use dapr_security::{Identity, Peer};
 use futures::stream;
-use http::{Request as HttpRequest, Response as HttpResponse};
+use http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use prost::Message;
 use tonic::body::Body;
 use tonic::server::Grpc;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 
@@ -176,7 +176,20 @@ where
     F: Future<Output = Result<Response<A>, Status>>,
 {
     let mut grpc = Grpc::new(ProstCodec::<A, R>::default());
-    grpc.unary(service_fn(method), request).await
+    as_upstream(grpc.unary(service_fn(method), request).await)
+}
+
+/// The header of the status of an answer without messages.
+const STATUS: &str = "grpc-status";
+
+/// A request that is too large is out of range for tonic, and uses up a resource for everybody else.
+fn as_upstream<B>(mut answer: HttpResponse<B>) -> HttpResponse<B> {
+    if let Some(code) = answer.headers_mut().get_mut(STATUS)
+        && Code::from_bytes(code.as_bytes()) == Code::OutOfRange
+    {
+        *code = HeaderValue::from(Code::ResourceExhausted as i32);
+    }
+    answer
 }
 
 /// tonic reads the request and writes the head of the answer; its body is [`Told`].
@@ -199,7 +212,7 @@ where
         }
     };
     let mut grpc = Grpc::new(ProstCodec::<(), R>::default());
-    let answer = grpc.server_streaming(service_fn(method), request).await;
+    let answer = as_upstream(grpc.server_streaming(service_fn(method), request).await);
     match opened.into_inner() {
         Some(told) => answer.map(|_| Body::new(told)),
         None => answer,

@@ -34,19 +34,18 @@ pub enum ConversionError {
     Malformed(String),
 }
 
-/// Answers a `ConversionReview`. `None` means that it has no request and deserves status 400 and no body;
+/// Answers a `ConversionReview`. `None` means that it is none or has no request, and deserves status 400 and no body;
 /// everything else, failures included, is answered with status 200 and the value returned.
 pub fn review(review: &Value) -> Option<Value> {
     let request = review.get("request")?.as_object()?;
-    let version = request
-        .get("desiredAPIVersion")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let objects = request
-        .get("objects")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let version = match request.get("desiredAPIVersion") {
+        None | Some(Value::Null) => "",
+        Some(version) => version.as_str()?,
+    };
+    let objects = match request.get("objects") {
+        None | Some(Value::Null) => &[],
+        Some(objects) => objects.as_array()?.as_slice(),
+    };
     let converted: Result<Vec<Value>, ConversionError> = objects
         .iter()
         .map(|object| convert(object, version))
@@ -70,7 +69,10 @@ pub fn review(review: &Value) -> Option<Value> {
             reply.insert(field.to_owned(), text.clone());
         }
     }
-    let uid = request.get("uid").cloned().unwrap_or_else(|| json!(""));
+    let uid = match request.get("uid") {
+        None | Some(Value::Null) => "",
+        Some(uid) => uid.as_str()?,
+    };
     reply.insert(
         "response".to_owned(),
         json!({"uid": uid, "convertedObjects": objects, "result": result}),

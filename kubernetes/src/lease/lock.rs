@@ -61,7 +61,17 @@ impl Lock for Server {
     async fn read(&self) -> Result<Option<Lease>, Failure> {
         // By a list: a server that does not know named GETs must not look like one without the Lease.
         let only_ours = ListParams::default().fields(&format!("metadata.name={}", self.name));
-        let list = self.api.list(&only_ours).await.map_err(failure)?;
+        let list = match self.api.list(&only_ours).await {
+            Ok(list) => list,
+            // One that knows only these, or allows no more.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => {
+                return match self.api.get_opt(&self.name).await {
+                    Ok(lease) => Ok(lease),
+                    Err(error) => Err(failure(error)),
+                };
+            }
+            Err(error) => return Err(failure(error)),
+        };
         let mut items = list.items.into_iter();
         Ok(items.find(|lease| lease.metadata.name.as_ref() == Some(&self.name)))
     }
@@ -77,7 +87,13 @@ impl Lock for Server {
             namespace: Some(self.namespace.clone()),
             ..ObjectMeta::default()
         };
-        self.api.create(&params, &lease).await.map_err(failure)
+        match self.api.create(&params, &lease).await {
+            // Where there is no place for it there was nobody quicker either.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                Err(Failure::Server(format!("404 {}", status.message)))
+            }
+            written => written.map_err(failure),
+        }
     }
 
     async fn tell(&self, lease: &Lease) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real;
+use dapr_e2e_apiserver::scripted::{Fault, Options, Server};
 use dapr_kubernetes::lease::{self, Ended, Settings};
 use dapr_kubernetes::{Place, client};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -191,5 +192,33 @@ async fn leaders_follow_each_other_and_never_act_together() -> Result<()> {
         }),
         "{told:?}"
     );
+    Ok(())
+}
+
+/// Servers that allow no lists of Leases, or do not know them, know them by name.
+#[tokio::test]
+async fn without_lists_there_is_a_leader_too() -> Result<()> {
+    for code in [403, 404, 405] {
+        let server = Server::start(Options::complete()).await?;
+        for _ in 0..1000 {
+            server.fail_list(Fault::Status {
+                code,
+                retry_after: None,
+            });
+        }
+        let folder = tempfile::tempdir()?;
+        let place = Place::Kubeconfig(server.kubeconfig(folder.path())?);
+        let settings = Settings::new("default", NAME, "a");
+        let work = |_: lease::Term| async {};
+        let held = lease::hold(
+            client(&place).await?,
+            settings,
+            std::future::pending(),
+            work,
+        );
+        let ended = tokio::time::timeout(FOLLOWED, held).await;
+        let ended = ended.with_context(|| format!("nobody leads with {code}"))?;
+        ensure!(matches!(ended, Ok(Ended::Finished(()))), "{ended:?}");
+    }
     Ok(())
 }

@@ -119,7 +119,7 @@ impl Service {
         match listeners.webhook {
             Some(listener) if webhooks => {
                 let serve = webhook::serve(listener, security.clone(), token.clone());
-                tasks.spawn(serve);
+                tasks.spawn(drained(serve, token.clone()));
                 let (client, stop) = (client.clone(), token.clone());
                 let target = targets.webhook;
                 work.spawn(async move {
@@ -171,6 +171,6 @@ async fn drained(served: impl Future<Output = ()>, stop: CancellationToken) {
     };
     tokio::select! {
         () = served => {}
-        () = deadline => tracing::warn!("sidecars did not go away, closing their connections"),
+        () = deadline => tracing::warn!("clients did not go away, closing their connections"),
     }
 }

@@ -1,9 +1,10 @@
-//! What one sidecar has not yet been told. A slow one is told the latest state of each object, not every step.
+//! What one sidecar has not yet been told: every step, in the order of the changes; a slow one is told the latest state
+//! of each object.
 //!
-//! The bound is the number of objects the sidecar knows or will know: one that comes and goes unseen leaves nothing.
+//! The bound is [`STEPS`] and the number of objects the sidecar knows or will know: of later changes, one that comes and
+//! goes unseen leaves nothing.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,6 +12,9 @@ use tokio::sync::Notify;
 
 use super::version::Shipment;
 use crate::kinds::Kind;
+
+/// How many changes wait one by one. From there on those of one object become one.
+const STEPS: usize = 10;
 
 /// The queue of one stream.
 #[derive(Debug)]
@@ -21,9 +25,14 @@ pub(crate) struct Queue<K> {
 
 #[derive(Debug)]
 struct State<K> {
-    pending: BTreeMap<Box<str>, Pending<K>>,
-    /// The object told last: the next one in order follows, so that none waits for ever.
-    last: Box<str>,
+    /// What is told first.
+    steps: VecDeque<Pending<K>>,
+    /// What came when there was no room among the steps, by the order of arrival.
+    rest: BTreeMap<u64, (Box<str>, Pending<K>)>,
+    /// Where the objects are in the rest.
+    places: BTreeMap<Box<str>, u64>,
+    /// How many came when there was no room.
+    arrivals: u64,
     is_closed: bool,
 }
 
@@ -40,8 +49,10 @@ impl<K> Default for Queue<K> {
     fn default() -> Self {
         Self {
             state: Mutex::new(State {
-                pending: BTreeMap::new(),
-                last: Box::default(),
+                steps: VecDeque::new(),
+                rest: BTreeMap::new(),
+                places: BTreeMap::new(),
+                arrivals: 0,
                 is_closed: false,
             }),
             wake: Notify::new(),
@@ -50,33 +61,24 @@ impl<K> Default for Queue<K> {
 }
 
 impl<K: Kind> Queue<K> {
-    /// Adds a change; one that is waiting is continued, and dropped if it comes back to where it began.
+    /// Adds a change. When many wait, one of the same object is continued, and dropped if it comes back to where it began.
     pub(crate) fn push(&self, name: &str, change: Pending<K>) {
         let mut state = self.state.lock();
-        let merged = match state.pending.remove(name) {
-            Some(waiting) => Pending {
-                before: waiting.before,
-                after: change.after,
-                has_news: waiting.has_news || change.has_news,
-            },
-            None => change,
-        };
-        if !merged.is_void() {
-            state.pending.insert(name.into(), merged);
+        if state.push(name, change) {
             self.wake.notify_one();
         }
     }
 
     /// Drops what waits.
     pub(crate) fn clear(&self) {
-        self.state.lock().pending.clear();
+        self.state.lock().clear();
     }
 
     /// Ends the stream, after what was taken already.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
-        state.pending.clear();
+        state.clear();
         self.wake.notify_one();
     }
 
@@ -97,15 +99,59 @@ impl<K: Kind> Queue<K> {
     }
 }
 
+impl<K: Kind> State<K> {
+    /// Whether there is something to tell.
+    fn push(&mut self, name: &str, change: Pending<K>) -> bool {
+        if self.rest.is_empty() && self.steps.len() < STEPS {
+            let is_news = !change.is_void();
+            if is_news {
+                self.steps.push_back(change);
+            }
+            return is_news;
+        }
+        let waiting = self.places.remove(name);
+        let waiting = waiting.and_then(|at| Some((at, self.rest.remove(&at)?.1)));
+        let (at, merged) = match waiting {
+            Some((at, waiting)) => {
+                let merged = Pending {
+                    before: waiting.before,
+                    after: change.after,
+                    has_news: waiting.has_news || change.has_news,
+                };
+                (at, merged)
+            }
+            None => {
+                self.arrivals += 1;
+                (self.arrivals, change)
+            }
+        };
+        if merged.is_void() {
+            return false;
+        }
+        self.rest.insert(at, (name.into(), merged));
+        self.places.insert(name.into(), at);
+        true
+    }
+}
+
 impl<K> State<K> {
     fn pop(&mut self) -> Option<Pending<K>> {
-        let after_last = (Bound::Excluded(&*self.last), Bound::Unbounded);
-        let mut following = self.pending.range::<str, _>(after_last);
-        let next = following.next().or_else(|| self.pending.iter().next());
-        let name = next.map(|(name, _)| name.clone())?;
-        let pending = self.pending.remove(&name);
-        self.last = name;
-        pending
+        if let Some(step) = self.steps.pop_front() {
+            if self.steps.is_empty() {
+                // Thousands of silent streams have no room for what one once needed.
+                self.steps = VecDeque::new();
+            }
+            return Some(step);
+        }
+        let (_, (name, next)) = self.rest.pop_first()?;
+        self.places.remove(&name);
+        Some(next)
+    }
+
+    fn clear(&mut self) {
+        self.steps = VecDeque::new();
+        self.rest.clear();
+        self.places.clear();
     }
 }
 
@@ -157,11 +203,23 @@ mod tests {
         Some((text(pending.before), text(pending.after)))
     }
 
+    /// Fills the steps, so that what follows has to wait.
+    fn full() -> Queue<Component> {
+        let queue = Queue::default();
+        for step in 0..STEPS {
+            push(&queue, &format!("step{step}"), "", "1");
+        }
+        queue
+    }
+
     #[track_caller]
     fn check(changes: &[(&str, &str)], expected: Option<(&str, &str)>) {
-        let queue = Queue::default();
+        let queue = full();
         for (before, after) in changes {
             push(&queue, "a", before, after);
+        }
+        for _ in 0..STEPS {
+            assert!(pop(&queue).is_some());
         }
         let expected = expected.map(|(before, after)| (before.to_owned(), after.to_owned()));
         assert_eq!(pop(&queue), expected, "{changes:?}");
@@ -169,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_state_counts() {
+    fn of_many_the_latest_state_counts() {
         check(&[("", "1")], Some(("", "1")));
         check(&[("", "1"), ("1", "2"), ("2", "3")], Some(("", "3")));
         check(&[("1", "2"), ("2", "3")], Some(("1", "3")));
@@ -182,15 +240,45 @@ mod tests {
     }
 
     #[test]
-    fn every_object_has_its_turn() {
+    fn every_step_is_told_in_the_order_of_the_changes() {
         let queue = Queue::default();
-        for name in ["a", "b"] {
-            push(&queue, name, "", "1");
+        let steps = [
+            ("z", "", "1"),
+            ("a", "", "1"),
+            ("z", "1", "2"),
+            ("z", "2", ""),
+        ];
+        for (name, before, after) in steps {
+            push(&queue, name, before, after);
         }
+        push(&queue, "z", "2", "2");
+        for (_, before, after) in steps {
+            assert_eq!(pop(&queue), Some((before.to_owned(), after.to_owned())));
+        }
+        assert_eq!(pop(&queue), None);
+    }
+
+    #[test]
+    fn the_rest_is_told_by_arrival_and_after_the_steps() {
+        let queue = full();
+        for name in ["z", "y", "gone", "x"] {
+            push(&queue, name, "", name);
+        }
+        push(&queue, "gone", "gone", "");
+        push(&queue, "z", "z", "zz");
+        // There is room among the steps again, but not before what waits.
         assert!(pop(&queue).is_some());
-        push(&queue, "a", "1", "2");
-        assert_eq!(pop(&queue), Some((String::new(), "1".to_owned())), "b");
-        assert_eq!(pop(&queue), Some(("1".to_owned(), "2".to_owned())), "a");
+        push(&queue, "w", "", "w");
+        push(&queue, "y", "y", "yy");
+        for _ in 1..STEPS {
+            assert_eq!(pop(&queue), Some((String::new(), "1".to_owned())));
+        }
+        for expected in ["zz", "yy", "x", "w"] {
+            assert_eq!(pop(&queue), Some((String::new(), expected.to_owned())));
+        }
+        assert_eq!(pop(&queue), None);
+        let state = queue.state.lock();
+        assert!(state.places.is_empty() && state.rest.is_empty());
     }
 
     #[test]
@@ -204,6 +292,7 @@ mod tests {
         queue.push("a", change);
         push(&queue, "a", "1", "1");
         assert!(pop(&queue).is_some());
+        assert!(pop(&queue).is_none());
     }
 
     #[test]

@@ -49,8 +49,10 @@ impl Place {
     fn new() -> Self {
         let secrets = Secrets::default();
         let vault = Vault::new(secrets.clone());
+        let hub = Hub::new(vault.clone());
+        hub.apply(Change::Synced);
         Self {
-            hub: Hub::new(vault.clone()),
+            hub,
             vault,
             secrets,
             known: BTreeMap::new(),
@@ -211,10 +213,50 @@ async fn a_slow_reader_is_told_the_latest_state() {
     }
     place.put("b", 1, &[]);
     place.delete("b");
-    assert_eq!(
-        told(&mut slow).await,
-        expect(&[(Type::Created, "a", "100")])
-    );
+    let told = told(&mut slow).await;
+    assert_eq!(told[0], (Type::Created, "a".to_owned(), "1".to_owned()));
+    assert!(told.len() < 20, "{told:?}");
+    let last = (Type::Updated, "a".to_owned(), "100".to_owned());
+    assert_eq!(told.last(), Some(&last));
+}
+
+#[tokio::test(start_paused = true)]
+async fn quick_changes_are_told_step_by_step() {
+    let mut place = Place::new();
+    let mut stream = place.open("shop");
+    place.put("b", 1, &[]);
+    place.put("a", 1, &[]);
+    place.put("b", 2, &[]);
+    place.delete("b");
+    place.put("b", 2, &[]);
+    let expected = expect(&[
+        (Type::Created, "b", "1"),
+        (Type::Created, "a", "1"),
+        (Type::Updated, "b", "2"),
+        (Type::Deleted, "b", "2"),
+        (Type::Created, "b", "2"),
+    ]);
+    assert_eq!(told(&mut stream).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_at_the_start_is_no_change() {
+    let hub = Hub::<Component>::new(Vault::new(Secrets::default()));
+    let view = || View::App("shop".into());
+    let mut stream = hub.subscribe("default", view, None).expect("open");
+    let put = |version: &str| {
+        let new = json!({
+            "metadata": {"name": "a", "namespace": "default"}, "spec": {"version": version},
+        });
+        let new = Arc::new(serde_json::from_value(new).expect("fine"));
+        hub.apply(Change::Applied { old: None, new });
+    };
+    put("1");
+    hub.apply(Change::Synced);
+    assert!(told(&mut stream).await.is_empty());
+    put("2");
+    let expected = expect(&[(Type::Updated, "a", "2")]);
+    assert_eq!(told(&mut stream).await, expected);
 }
 
 /// What a sidecar knows: its list, and then what it is told.
@@ -361,6 +403,26 @@ async fn a_changed_secret_updates_who_uses_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_secret_that_comes_with_its_user_is_told_once() {
+    let mut place = Place::new();
+    let mut stream = place.open("shop");
+    place.secrets.set("s", "old");
+    place.put_object(with_secret("a", "s"));
+    // The values that the stream waits for are fetched when the watch of Secrets says that they are others.
+    let mut next = Box::pin(stream.next());
+    assert!((&mut next).now_or_never().is_none());
+    place.secret("s", "new").await;
+    let event = next.await.expect("an event").expect("a change");
+    let object: Value = serde_json::from_slice(&event.object).expect("JSON");
+    assert_eq!(object["spec"]["metadata"][0]["value"], "bmV3");
+    assert_eq!(event.r#type, Type::Created);
+    assert!(told(&mut stream).await.is_empty());
+    place.secret("s", "next").await;
+    let expected = expect(&[(Type::Updated, "a", "bmV4dA==")]);
+    assert_eq!(told(&mut stream).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_with_the_new_value_does_not_hide_it_from_streams() {
     let mut place = Place::new();
     place.secrets.set("s", "one");
@@ -423,6 +485,7 @@ async fn nothing_is_left_of_streams_and_objects() {
 #[tokio::test(start_paused = true)]
 async fn an_app_is_told_of_the_configuration_it_is_assigned() {
     let hub = Hub::<Configuration>::new(Vault::new(Secrets::default()));
+    hub.apply(Change::Synced);
     let known = Mutex::new(BTreeMap::new());
     let put = |name: &str, rate: &str| {
         let new = json!({

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use crate::vault::Vault;
 /// Seeded per process, so that a fingerprint of a secret says nothing outside of it.
 static FINGERPRINTS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
+/// How often values are fetched again that changed while they were fetched; a change after that is told as one.
+const TRIES: usize = 3;
+
 /// An object as it is stored, and as lists show it when it refers to no secret.
 #[derive(Debug)]
 pub(crate) struct Version<K> {
@@ -27,6 +31,8 @@ pub(crate) struct Version<K> {
     whole: Bytes,
     /// Which values of the secrets sidecars were given: the first ones, until others are announced.
     given: Mutex<Option<u64>>,
+    /// Whether streams were told of it, which then are given values as soon as these are there.
+    is_told: AtomicBool,
 }
 
 /// The bytes of a version with the values of its secrets.
@@ -43,6 +49,7 @@ impl<K: Kind> Version<K> {
             secrets: secrets::names(&*object),
             whole: encoded(&*object)?,
             given: Mutex::default(),
+            is_told: AtomicBool::new(false),
             object,
         })
     }
@@ -77,8 +84,15 @@ impl<K: Kind> Version<K> {
         if let Some(open) = self.open() {
             return Ok(open.clone());
         }
-        let resolved = self.resolved_anew(vault).await?;
-        self.given.lock().get_or_insert(resolved.fingerprint);
+        let mut resolved = self.resolved_anew(vault).await?;
+        for _ in 0..TRIES {
+            let given = *self.given.lock().get_or_insert(resolved.fingerprint);
+            if given == resolved.fingerprint {
+                break;
+            }
+            // Others were noted meanwhile, without telling whoever is about to be given these.
+            resolved = self.resolved_anew(vault).await?;
+        }
         Ok(resolved.bytes)
     }
 
@@ -105,14 +119,19 @@ impl<K: Kind> Version<K> {
         *self.given.lock() = given;
     }
 
-    /// Whether sidecars may hold other values than these.
-    pub(crate) fn differs(&self, resolved: &Resolved) -> bool {
-        *self.given.lock() != Some(resolved.fingerprint)
+    /// Notes that streams are told of it.
+    pub(crate) fn tell(&self) {
+        self.is_told.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that these are announced.
-    pub(crate) fn announce(&self, resolved: &Resolved) {
-        *self.given.lock() = Some(resolved.fingerprint);
+    /// Notes these values, and says whether sidecars may hold other ones. They hold none while they are told of the object
+    /// and its secrets are being fetched: what they are given then are these.
+    pub(crate) fn announce(&self, resolved: &Resolved) -> bool {
+        let given = self.given.lock().replace(resolved.fingerprint);
+        match given {
+            Some(given) => given != resolved.fingerprint,
+            None => !self.is_told.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether anybody was given values of its secrets.

@@ -51,7 +51,7 @@ pub(super) enum Error {
     #[error("the annotation {annotation} is {value}: a port is between 1 and 65535")]
     Port {
         annotation: &'static str,
-        value: i64,
+        value: i32,
     },
 }
 
@@ -130,7 +130,8 @@ fn port(annotations: &BTreeMap<String, String>, annotation: &'static str) -> Res
     let Some(text) = annotations.get(annotation) else {
         return Ok(Port::Absent);
     };
-    let Ok(value) = text.parse::<i64>() else {
+    // Of 32 bits: upstream takes others for no integers.
+    let Ok(value) = text.parse::<i32>() else {
         return Ok(Port::NoInteger);
     };
     match u16::try_from(value) {
@@ -240,6 +241,7 @@ mod tests {
                 (" 7000", default),
                 ("7000.0", default),
                 ("0x10", default),
+                ("2147483648", default),
                 ("99999999999999999999", default),
             ] {
                 assert_eq!(

@@ -2,8 +2,8 @@
 
 use dapr_crds::annotations::{LABEL_SIDECAR_INJECTED, LABEL_WATCHDOG_PATCHED, SIDECAR_CONTAINER};
 use k8s_openapi::api::core::v1::Pod as WholePod;
-use kube::Client;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
 use serde_json::json;
 
 use super::plan::Found;
@@ -72,10 +72,35 @@ impl Watchman {
         }
     }
 
+    /// The pod as it is now. A server that does not know named GETs is asked for a list, once it has denied one.
+    async fn whole(
+        &self,
+        api: &Api<WholePod>,
+        meant: &Pod,
+    ) -> Result<Option<WholePod>, kube::Error> {
+        let (namespace, name) = (meant.namespace(), meant.name());
+        if let Some(pod) = api.get_opt(name).await? {
+            return Ok(Some(pod));
+        }
+        let fields = format!("metadata.name={name},metadata.namespace={namespace}");
+        let only_it = ListParams::default().fields(&fields);
+        let list = match api.list(&only_it).await {
+            // Nor lists of one namespace.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                Api::all(self.client.clone()).list(&only_it).await?
+            }
+            list => list?,
+        };
+        let mut pods = list.items.into_iter();
+        Ok(pods.find(|pod| pod.metadata.uid.as_deref() == meant.uid()))
+    }
+
     async fn try_look(&self, meant: &Pod) -> Result<Found, kube::Error> {
         let (namespace, name) = (meant.namespace(), meant.name());
         let api = whole(&self.client, meant);
-        let pod = api.get(name).await?;
+        let Some(pod) = self.whole(&api, meant).await? else {
+            return Ok(Found::Changed);
+        };
         match verdict(meant, &pod) {
             Verdict::Other => Ok(Found::Changed),
             Verdict::Finished => Ok(Found::Fine),

@@ -1,16 +1,22 @@
 //! The `operator` binary as a process, in an environment that holds only what it requires.
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 
 use dapr_e2e_apiserver::scripted::{Options, Server};
 use dapr_kit::testing::{Daemon, Ended, half_a_request, request};
+use futures::{StreamExt as _, stream};
+use http::uri::PathAndQuery;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tonic::Request;
+use tonic::client::Grpc;
+use tonic_prost::ProstCodec;
 
 use crate::authority::Authority;
-use crate::support::{SOON, component_stream, components, connect, next};
+use crate::support::{SOON, channel, component_stream, components, connect, next};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 const NAMESPACE: [(&str, &str); 1] = [("NAMESPACE", "dapr-system")];
@@ -249,6 +255,44 @@ async fn serves_until_it_is_told_to_stop() {
             "{ended:?}"
         );
     }
+}
+
+/// Anybody can hold up a conversion, for it asks for no certificate. The process ends well all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_conversion_that_does_not_end_does_not_spoil_the_end() {
+    let cluster = Cluster::new().await;
+    let webhook = {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        free.local_addr().expect("bound").port()
+    };
+    let mut operator = cluster.start(&[&format!("--webhook-server-port={webhook}")]);
+    operator.line("operator API is listening");
+    let id = "spiffe://public/ns/default/shop";
+    let channel = channel(&cluster.authority, webhook, id).await;
+    let convert = PathAndQuery::from_static("/convert");
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.expect("connected");
+    let path = convert.clone();
+    let held = tokio::spawn(async move {
+        let body = stream::iter([()]).chain(stream::pending());
+        let codec = ProstCodec::<(), ()>::default();
+        drop(
+            client
+                .client_streaming(Request::new(body), path, codec)
+                .await,
+        );
+    });
+    // Requests of a connection come in order: once a later one is answered, that one was taken.
+    let mut client = Grpc::new(channel);
+    client.ready().await.expect("connected");
+    let codec = ProstCodec::<(), ()>::default();
+    let answered = client.unary(Request::new(()), convert, codec).await;
+    assert!(answered.is_err(), "{answered:?}");
+    operator.signal("TERM");
+    let ended = operator.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.line("msg=\"operator shut down gracefully\"");
+    held.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

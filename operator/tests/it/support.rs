@@ -133,11 +133,16 @@ impl Operator {
 
 /// A connection of somebody with this id to an operator.
 pub(crate) async fn connect(authority: &Authority, port: u16, id: &str) -> OperatorClient<Channel> {
+    OperatorClient::new(channel(authority, port, id).await)
+}
+
+/// As [`connect`], for any method.
+pub(crate) async fn channel(authority: &Authority, port: u16, id: &str) -> Channel {
     let operator = SpiffeId::new(OPERATOR).expect("an id");
     let connector = authority.security(id).connector(Expect::Id(operator));
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a URL");
     let channel = timeout(SOON, endpoint.connect_with_connector(connector)).await;
-    OperatorClient::new(channel.expect("in time").expect("connected"))
+    channel.expect("in time").expect("connected")
 }
 
 /// An object of an answer.

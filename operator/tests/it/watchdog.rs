@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real::{self, ApiServer};
+use dapr_e2e_apiserver::scripted::{Options, Resource, Server};
 use dapr_kubernetes::{Config, Place, watch};
 use dapr_operator::pods::Pod;
 use dapr_operator::services::{Watches, Which};
@@ -30,7 +31,12 @@ impl Drop for Dog {
 }
 
 async fn start(server: &ApiServer, namespace: &str, settings: Settings) -> Result<Dog> {
-    let client = dapr_kubernetes::client(&Place::Kubeconfig(server.kubeconfig().into())).await?;
+    let place = Place::Kubeconfig(server.kubeconfig().into());
+    start_at(&place, namespace, settings).await
+}
+
+async fn start_at(place: &Place, namespace: &str, settings: Settings) -> Result<Dog> {
+    let client = dapr_kubernetes::client(place).await?;
     let namespace = namespace.to_owned();
     Ok(Dog(tokio::spawn(async move {
         let api = Api::namespaced(client.clone(), &namespace);
@@ -231,4 +237,44 @@ async fn the_rate_of_the_flag_holds() -> Result<()> {
         start.elapsed()
     );
     Ok(())
+}
+
+#[tokio::test]
+async fn a_server_without_named_gets_is_asked_for_a_list() -> Result<()> {
+    let options = Options {
+        named_gets: false,
+        ..Options::complete()
+    };
+    let server = Server::start(options).await?;
+    server.put(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "name": "dapr-sidecar-injector", "namespace": "default",
+            "labels": {"app": "dapr-sidecar-injector"},
+        },
+        "spec": {"replicas": 1},
+        "status": {"replicas": 1, "readyReplicas": 1},
+    }));
+    for (name, sidecar) in [("bare", "app"), ("by-hand", "daprd")] {
+        server.put(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": name, "namespace": "default", "uid": name,
+                "annotations": {"dapr.io/enabled": "true"},
+            },
+            "spec": {"containers": [{"name": sidecar}]},
+        }));
+    }
+    let folder = tempfile::tempdir()?;
+    let place = Place::Kubeconfig(server.kubeconfig(folder.path())?);
+    let _dog = start_at(&place, "default", settings()).await?;
+    await_condition("the pod without a sidecar to go", SOON, || async {
+        let pods = server.objects(&Resource::of(&json!({"apiVersion": "v1", "kind": "Pod"})));
+        ensure!(
+            pods.len() == 1 && pods[0]["metadata"]["name"] == "by-hand",
+            "{pods:?}"
+        );
+        Ok(())
+    })
+    .await
 }

@@ -194,3 +194,22 @@ proptest! {
         prop_assert_eq!(back, object);
     }
 }
+
+#[test]
+fn what_is_no_review_deserves_no_answer() {
+    let asked = |field: &str, value: Value| {
+        let mut asked = ask(V2ALPHA1, json!([v1()]));
+        asked["request"][field] = value;
+        review(&asked)
+    };
+    for field in ["objects", "uid", "desiredAPIVersion"] {
+        for value in [json!(1), json!(true), json!({"a": "b"})] {
+            assert_eq!(asked(field, value.clone()), None, "{field} {value}");
+        }
+        assert!(asked(field, Value::Null).is_some(), "{field}");
+    }
+    assert_eq!(
+        asked("uid", Value::Null).expect("an answer")["response"]["uid"],
+        ""
+    );
+}

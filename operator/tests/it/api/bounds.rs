@@ -159,3 +159,22 @@ async fn many_sidecars_hear_of_one_change() {
         assert_eq!(next(stream).await.0, 1);
     }
 }
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_told_so_as_by_upstream() {
+    let place = Place::complete().await;
+    let operator = place.operator().await;
+    let mut shop = operator.app("default", "shop").await;
+    let namespace = "x".repeat(5 << 20);
+    let request = wire::ListMcpServersRequest {
+        namespace: namespace.clone(),
+    };
+    let refused = shop.list_mcp_servers(request).await.expect_err("too large");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let request = wire::McpServerUpdateRequest { namespace };
+    let refused = shop
+        .mcp_server_update(request)
+        .await
+        .expect_err("too large");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+}
