@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dapr_kit::diagnostics::{Diagnostics, Shown};
 use dapr_kit::metrics::MetricsArgs;
+use dapr_kit::process::refuse_root;
 use dapr_kit::shutdown::{self, Shutdown};
 use dapr_kit::{COMMIT, VERSION};
 use tokio::task::JoinSet;
@@ -23,6 +24,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(6);
 pub struct Settings {
     /// Where it runs.
     pub mode: Mode,
+    /// Whether it may run as root in a cluster.
+    pub may_be_root: bool,
     /// Name of this replica.
     pub id: String,
     /// Address and port of the API; the address is the metrics server's too.
@@ -58,6 +61,9 @@ pub struct Settings {
 /// Runs until the shutdown; binds every port before it serves any.
 pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     tracing::info!("starting Dapr Scheduler Service -- version {VERSION} -- commit {COMMIT}");
+    if settings.mode == Mode::Kubernetes && !settings.may_be_root {
+        refuse_root()?;
+    }
     // Metrics listen where the API does; `--metrics-listen-address` is not applied.
     let diagnostics =
         Diagnostics::bind(settings.healthz_port, &settings.metrics, &settings.api.0).await?;

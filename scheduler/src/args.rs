@@ -263,6 +263,7 @@ impl Args {
         };
         Ok(Settings {
             mode,
+            may_be_root: environment.truthy("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK"),
             id,
             api: (listen_address, port),
             broadcast_host_port: override_broadcast_host_port.filter(|text| !text.is_empty()),

@@ -1,8 +1,9 @@
 {{/*
 What several objects have in common. Templates of one component take it as a dict:
-  root       the context of the sub-chart
-  component  its key in global.extraVolumes and the like, and the value of dapr.io/control-plane
-  app        the name of its workload
+  root         the context of the sub-chart
+  component    its key in global.extraVolumes and the like, and the value of dapr.io/control-plane
+  app          the name of its workload
+  annotations  the user's
 */}}
 
 {{/* An image: a name with a slash is taken as it stands. */}}
@@ -14,45 +15,69 @@ What several objects have in common. Templates of one component take it as a dic
 {{- end -}}
 {{- end -}}
 
-{{/* Labels of every object. Values are quoted: a tag like 1.18 is no number. */}}
+{{/* A value as text. Templates print the number 1000000 as 1e+06, for numbers of a values file are floating point. */}}
+{{- define "dapr.text" -}}
+{{- if kindIs "string" . -}}{{ . }}{{- else -}}{{ toJson . }}{{- end -}}
+{{- end -}}
+
+{{/* A map of texts, as labels and annotations are: the API server refuses what is a number or a boolean to YAML. */}}
+{{- define "dapr.texts" -}}
+{{- $texts := dict -}}
+{{- range $key, $value := . -}}
+{{- $_ := set $texts $key (include "dapr.text" $value) -}}
+{{- end -}}
+{{- toYaml $texts -}}
+{{- end -}}
+
+{{/* Labels of every object. One that global.k8sLabels has, too, is not written twice. */}}
 {{- define "dapr.labels" -}}
-app.kubernetes.io/component: {{ .Values.component | quote }}
-{{- range $key, $value := .Values.global.k8sLabels }}
-{{ $key }}: {{ tpl (toString $value) $ | quote }}
-{{- end }}
+{{- $all := dict "app.kubernetes.io/component" .Values.component -}}
+{{- range $key, $value := .Values.global.k8sLabels -}}
+{{- $_ := set $all $key (tpl (include "dapr.text" $value) $) -}}
+{{- end -}}
+{{- include "dapr.texts" $all -}}
 {{- end -}}
 
 {{/* Labels of a workload and of what belongs to it. `app` alone is what selectors look for. */}}
 {{- define "dapr.workloadLabels" -}}
-app: {{ .app }}
-{{ include "dapr.labels" .root }}
+{{- $all := fromYaml (include "dapr.labels" .root) -}}
+{{- $_ := set $all "app" .app -}}
+{{- include "dapr.texts" $all -}}
 {{- end -}}
 
+{{/* Labels of pods: the user's, too. Those of a Job have no `app`, or a Service would lead to them. */}}
 {{- define "dapr.podLabels" -}}
-{{ include "dapr.workloadLabels" . }}
-{{- with .root.Values.global.labels }}
-{{ toYaml . }}
-{{- end }}
+{{- $all := fromYaml (include "dapr.labels" .root) -}}
+{{- range $key, $value := .root.Values.global.labels -}}
+{{- $_ := set $all $key $value -}}
+{{- end -}}
+{{- $_ := unset $all "app" -}}
+{{- with .app -}}
+{{- $_ := set $all "app" . -}}
+{{- end -}}
+{{- include "dapr.texts" $all -}}
 {{- end -}}
 
-{{/* Annotations of pods: what sentry knows the control plane by, metrics, the user's. */}}
-{{- define "dapr.podAnnotations" -}}
-dapr.io/control-plane: {{ .component }}
-{{- with include "dapr.scrape" .root }}
-{{ . }}
-{{- end }}
-{{- with .annotations }}
-{{ toYaml . }}
-{{- end }}
+{{/*
+Annotations, as a field where there are any: the user's, and those that Prometheus looks for on pods and on what is
+`scraped`, unless the user has them, too. Sentry knows the pods of the control plane by one that nobody changes.
+*/}}
+{{- define "dapr.annotations" -}}
+{{- $all := dict -}}
+{{- if and (or .component .scraped) .root.Values.global.prometheus.enabled -}}
+{{- $port := int64 .root.Values.global.prometheus.port -}}
+{{- $all = dict "prometheus.io/scrape" "true" "prometheus.io/port" $port "prometheus.io/path" "/" -}}
 {{- end -}}
-
-{{/* Annotations that Prometheus looks for. */}}
-{{- define "dapr.scrape" -}}
-{{- if .Values.global.prometheus.enabled -}}
-prometheus.io/scrape: "true"
-prometheus.io/port: {{ .Values.global.prometheus.port | toString | quote }}
-prometheus.io/path: /
-{{- end }}
+{{- range $key, $value := .annotations -}}
+{{- $_ := set $all $key $value -}}
+{{- end -}}
+{{- with .component -}}
+{{- $_ := set $all "dapr.io/control-plane" . -}}
+{{- end -}}
+{{- with $all -}}
+annotations:
+  {{- include "dapr.texts" . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- define "dapr.logLevel" -}}
@@ -71,7 +96,7 @@ prometheus.io/path: /
 {{- if .Values.global.prometheus.enabled -}}
 - --enable-metrics
 - --metrics-port
-- {{ .Values.global.prometheus.port | toString | quote }}
+- {{ int64 .Values.global.prometheus.port | quote }}
 {{- else -}}
 - --enable-metrics=false
 {{- end -}}
@@ -80,7 +105,7 @@ prometheus.io/path: /
 {{- define "dapr.metricsPort" -}}
 {{- if .Values.global.prometheus.enabled -}}
 - name: metrics
-  containerPort: {{ .Values.global.prometheus.port }}
+  containerPort: {{ int64 .Values.global.prometheus.port }}
   protocol: TCP
 {{- end }}
 {{- end -}}
@@ -88,8 +113,8 @@ prometheus.io/path: /
 {{- define "dapr.metricsServicePort" -}}
 {{- if .Values.global.prometheus.enabled -}}
 - name: metrics
-  port: {{ .Values.global.prometheus.port }}
-  targetPort: {{ .Values.global.prometheus.port }}
+  port: {{ int64 .Values.global.prometheus.port }}
+  targetPort: {{ int64 .Values.global.prometheus.port }}
   protocol: TCP
 {{- end }}
 {{- end -}}
@@ -98,17 +123,17 @@ prometheus.io/path: /
 livenessProbe:
   httpGet:
     path: /healthz
-    port: {{ .port }}
-  initialDelaySeconds: {{ .root.Values.livenessProbe.initialDelaySeconds }}
-  periodSeconds: {{ .root.Values.livenessProbe.periodSeconds }}
-  failureThreshold: {{ .root.Values.livenessProbe.failureThreshold }}
+    port: {{ int64 .port }}
+  initialDelaySeconds: {{ int64 .root.Values.livenessProbe.initialDelaySeconds }}
+  periodSeconds: {{ int64 .root.Values.livenessProbe.periodSeconds }}
+  failureThreshold: {{ int64 .root.Values.livenessProbe.failureThreshold }}
 readinessProbe:
   httpGet:
     path: /healthz
-    port: {{ .port }}
-  initialDelaySeconds: {{ .root.Values.readinessProbe.initialDelaySeconds }}
-  periodSeconds: {{ .root.Values.readinessProbe.periodSeconds }}
-  failureThreshold: {{ .root.Values.readinessProbe.failureThreshold }}
+    port: {{ int64 .port }}
+  initialDelaySeconds: {{ int64 .root.Values.readinessProbe.initialDelaySeconds }}
+  periodSeconds: {{ int64 .root.Values.readinessProbe.periodSeconds }}
+  failureThreshold: {{ int64 .root.Values.readinessProbe.failureThreshold }}
 {{- end -}}
 
 {{/* What a container may do. `runAsUser` is for images whose user is a name, which no node can tell from root. */}}
@@ -138,8 +163,8 @@ pull its images.
 */}}
 {{- define "dapr.pod" -}}
 securityContext:
-  {{- with .fsGroup }}
-  fsGroup: {{ int64 . }}
+  {{- if not (kindIs "invalid" .fsGroup) }}
+  fsGroup: {{ int64 .fsGroup }}
   {{- end }}
   seccompProfile:
     type: RuntimeDefault
@@ -225,8 +250,8 @@ podAntiAffinity:
 
 {{- define "dapr.extraVariables" -}}
 {{- range $name, $value := .Values.extraEnvVars }}
-- name: {{ $name }}
-  value: {{ toString $value | quote }}
+- name: {{ $name | quote }}
+  value: {{ include "dapr.text" $value | quote }}
 {{- end }}
 {{- end -}}
 
@@ -292,17 +317,16 @@ metadata:
   name: {{ .name }}
   namespace: {{ .root.Release.Namespace }}
   labels:
-    app: {{ .app }}
-    {{- include "dapr.labels" .root | nindent 4 }}
+    {{- include "dapr.workloadLabels" . | nindent 4 }}
 spec:
   {{- with .root.Values.global.ha.disruption }}
-  {{- if and (ne (toString .minimumAvailable) "") (ne (toString .maximumUnavailable) "") }}
+  {{- if and .minimumAvailable .maximumUnavailable }}
   {{- fail "global.ha.disruption: a budget has minimumAvailable or maximumUnavailable, set the other one to \"\"" }}
   {{- end }}
-  {{- if ne (toString .minimumAvailable) "" }}
+  {{- /* A minimum of none is no minimum. A maximum of none holds every pod, where no minimum speaks for itself. */}}
+  {{- if .minimumAvailable }}
   minAvailable: {{ .minimumAvailable }}
-  {{- end }}
-  {{- if ne (toString .maximumUnavailable) "" }}
+  {{- else if not (has .maximumUnavailable (list nil "")) }}
   maxUnavailable: {{ .maximumUnavailable }}
   {{- end }}
   {{- end }}

@@ -59,6 +59,7 @@ fn default_embedded() -> Embedded {
 fn defaults() {
     let expected = Settings {
         mode: Mode::Standalone,
+        may_be_root: false,
         id: "dapr-scheduler-server-0".to_owned(),
         api: (String::new(), 50006),
         broadcast_host_port: None,
@@ -88,10 +89,14 @@ fn every_flag_of_the_service_is_read() {
                 --healthz-listen-address c --tls-enabled --trust-domain d --trust-anchors-file /e --sentry-address f:4 \
                 --mode kubernetes --workers 6 --kubeconfig /h --identity-directory-write /i --log-level error \
                 --log-as-json --log-file /l --enable-metrics=false --metrics-port 7 --metrics-listen-address j";
-    let environment =
-        Environment::from([("NAMESPACE", "dapr-system"), ("DAPR_HOST_IP", "10.0.0.1")]);
+    let environment = Environment::from([
+        ("NAMESPACE", "dapr-system"),
+        ("DAPR_HOST_IP", "10.0.0.1"),
+        ("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true"),
+    ]);
     let expected = Settings {
         mode: Mode::Kubernetes,
+        may_be_root: true,
         id: "dapr-scheduler-server-0".to_owned(),
         api: ("a".to_owned(), 1),
         broadcast_host_port: Some("b:2".to_owned()),

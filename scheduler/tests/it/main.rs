@@ -107,3 +107,26 @@ fn start_errors_are_one_fatal_line() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn root_is_refused_in_a_cluster() {
+    use std::os::unix::fs::MetadataExt as _;
+    let process = std::fs::metadata("/proc/self").expect("a process");
+    if process.uid() != 0 {
+        println!("skipped: root is refused in a cluster: the tests do not run as root");
+        return;
+    }
+    let cluster = [&FREE_PORTS[..], &["--mode=kubernetes"]].concat();
+    let ended = Daemon::run(SCHEDULER, &cluster, &[]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let last = ended.last_line();
+    assert!(last.contains("level=fatal"), "{ended:?}");
+    assert!(last.contains("current user UID(0) is root"), "{ended:?}");
+
+    let anyone = [("DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK", "true")];
+    let mut scheduler = Daemon::start(SCHEDULER, &cluster, &anyone);
+    assert_eq!(
+        request(scheduler.address("healthz"), "GET", "/healthz").0,
+        503
+    );
+}

@@ -4,4 +4,5 @@ mod cluster;
 mod documents;
 mod refusals;
 mod rendering;
+mod spelling;
 mod variants;

@@ -10,8 +10,8 @@ fn values_that_cannot_apply_are_refused_with_a_reason() -> Result<()> {
     let Some(helm) = Helm::find("refusals of the chart")? else {
         return Ok(());
     };
-    let check = |set: &str, expected: &[&str]| -> Result<()> {
-        match helm.template(NAMESPACE, &["--set", set])? {
+    let refused = |flag: &str, set: &str, expected: &[&str]| -> Result<()> {
+        match helm.template(NAMESPACE, &[flag, set])? {
             Ok(_) => bail!("{set} is taken"),
             Err(failed) => {
                 for words in expected {
@@ -21,6 +21,9 @@ fn values_that_cannot_apply_are_refused_with_a_reason() -> Result<()> {
         }
         Ok(())
     };
+    let check = |set: &str, expected: &[&str]| refused("--set", set, expected);
+    // Numbers with a fraction are texts to `--set`, and digits are no text.
+    let check_json = |set: &str, expected: &[&str]| refused("--set-json", set, expected);
     // Of the wrong type.
     check(
         "global.ha.enabled=yes",
@@ -28,7 +31,26 @@ fn values_that_cannot_apply_are_refused_with_a_reason() -> Result<()> {
     )?;
     check(
         "dapr_operator.replicaCount=many",
-        &["/dapr_operator/replicaCount", "got string, want integer"],
+        &[
+            "/dapr_operator/replicaCount",
+            "'many' does not match pattern",
+        ],
+    )?;
+    check(
+        "dapr_operator.replicaCount=true",
+        &[
+            "/dapr_operator/replicaCount",
+            "got boolean, want integer or string",
+        ],
+    )?;
+    // A number is not the text that was written: another image would be installed.
+    check(
+        "global.tag=20240101",
+        &["/global/tag", "only a text, in quotes"],
+    )?;
+    check_json(
+        "global.tag=1.20",
+        &["/global/tag", "only a text, in quotes"],
     )?;
     check(
         "global.prometheus.port=0",
@@ -37,6 +59,29 @@ fn values_that_cannot_apply_are_refused_with_a_reason() -> Result<()> {
     check(
         "global.mtls.workloadCertTTL=1day",
         &["/global/mtls/workloadCertTTL", "does not match pattern"],
+    )?;
+    check(
+        "global.mtls.workloadCertTTL=24",
+        &[
+            "/global/mtls/workloadCertTTL",
+            "any other duration has a unit",
+        ],
+    )?;
+    check(
+        "dapr_operator.watchInterval=5",
+        &["/dapr_operator/watchInterval", "an interval has a unit"],
+    )?;
+    check(
+        "dapr_operator.watchInterval=true",
+        &["/dapr_operator/watchInterval", "only 0 or false"],
+    )?;
+    check_json(
+        "global.prometheus.port=\"65536\"",
+        &["/global/prometheus/port", "does not match pattern"],
+    )?;
+    check(
+        "global.dnsSuffix=cluster.local",
+        &["/global/dnsSuffix", "does not match pattern"],
     )?;
     check(
         "global.mtls.sentryAddress=sentry",

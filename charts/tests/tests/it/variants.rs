@@ -53,6 +53,7 @@ dapr_sentry: {{tls: {{issuer: {{certPEM: {PEM:?}, keyPEM: {PEM:?}}}, root: {{cer
 dapr_scheduler: {cluster: {inMemoryStorage: true}, etcdEmbed: false, etcdClientEndpoints: [https://one:2379, https://two:2379], etcdClientUsername: dapr, overrideBroadcastHostPort: scheduler.example:443}",
         ),
         variant("no_actors", "global: {actors: {enabled: false}}"),
+        variant("actors_of_the_scheduler", "global: {actors: {serviceName: scheduler}}"),
         variant("no_injector", "dapr_sidecar_injector: {enabled: false}"),
         variant("no_mtls", "global: {mtls: {enabled: false, mountSentryVolume: false, sentryAddress: sentry.example:443, controlPlaneTrustDomain: example.org}}"),
         variant(
@@ -81,6 +82,7 @@ dapr_operator: {watchInterval: 1m, watchNamespace: shop, maxPodRestartsPerMinute
             "dapr_placement: {ha: true, scaleZero: true, metadataEnabled: true, replicationFactor: 200, volumeclaims: {storageClassName: fast, storageSize: 2Gi}}",
         ),
         variant("pods", include_str!("values/pods.yaml")),
+        variant("spelling", include_str!("values/spelling.yaml")),
         variant("as_upstream", include_str!("values/upstream.yaml")),
     ]
 }

@@ -2,7 +2,7 @@
 {{- $name := "dapr-scheduler-server" -}}
 {{- range $i := until 3 -}}
 {{- if $i }},{{ end -}}
-{{ $name }}-{{ $i }}=https://{{ $name }}-{{ $i }}.{{ $name }}.{{ $.Release.Namespace }}.svc{{ $.Values.global.dnsSuffix }}:{{ $.Values.ports.etcdGRPCPeerPort }}
+{{ $name }}-{{ $i }}=https://{{ $name }}-{{ $i }}.{{ $name }}.{{ $.Release.Namespace }}.svc{{ $.Values.global.dnsSuffix }}:{{ int64 $.Values.ports.etcdGRPCPeerPort }}
 {{- end -}}
 {{- end -}}
 
@@ -15,5 +15,5 @@
 {{- $size = .spec.resources.requests.storage -}}
 {{- end -}}
 {{- end -}}
-{{ $size }}
+{{ include "dapr.text" $size }}
 {{- end -}}

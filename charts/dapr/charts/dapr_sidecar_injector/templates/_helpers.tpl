@@ -1,4 +1,4 @@
-{{/* The user and group of sidecars. Zero is root, and nobody else is. */}}
+{{/* The user and group of sidecars. Zero is none: a sidecar that may be root is what its image says. */}}
 {{- define "dapr_sidecar_injector.user" -}}
 {{- if not (kindIs "invalid" .Values.sidecarRunAsUser) }}
 {{- $user := int64 .Values.sidecarRunAsUser }}
@@ -8,12 +8,14 @@
 {{- if and (not .Values.sidecarRunAsNonRoot) (ne $user 0) }}
 {{- fail (printf "dapr_sidecar_injector.sidecarRunAsUser: %d is not root, so leave sidecarRunAsNonRoot true" $user) }}
 {{- end }}
+{{- if gt $user 0 }}
 - name: SIDECAR_RUN_AS_USER
   value: {{ $user | quote }}
 {{- end }}
-{{- if not (kindIs "invalid" .Values.sidecarRunAsGroup) }}
+{{- end }}
+{{- with int64 .Values.sidecarRunAsGroup }}
 - name: SIDECAR_RUN_AS_GROUP
-  value: {{ int64 .Values.sidecarRunAsGroup | quote }}
+  value: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
