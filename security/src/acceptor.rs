@@ -18,8 +18,10 @@ use crate::stream::Stream;
 /// How connections are accepted. The settings current at each accept are used.
 #[derive(Clone, Debug)]
 pub enum Acceptor {
-    /// Unencrypted, nobody has an identity.
+    /// Unencrypted HTTP/2, nobody has an identity.
     Plaintext,
+    /// Unencrypted HTTP/1.1 or HTTP/2, as the client begins; nobody has an identity.
+    PlainWeb,
     /// TLS with a client certificate chained to the trust bundle, any SPIFFE id.
     Mutual(Security),
     /// As [`Acceptor::Mutual`], but exactly this id.
@@ -55,7 +57,8 @@ pub enum Error {
 pub(crate) enum Protocol {
     Http1,
     Http2,
-    /// Nothing was agreed; the client's first bytes tell. Go's clients with HTTP/2 switched off are like this.
+    /// Nothing was agreed; the client's first bytes tell. Go's clients with HTTP/2 switched off are like this, and
+    /// everybody without TLS.
     Unsaid,
 }
 
@@ -65,14 +68,23 @@ pub(crate) struct Accepted {
     pub(crate) protocol: Protocol,
 }
 
+/// How a connection begins.
+enum Opening {
+    Handshake(Arc<ServerConfig>),
+    Plain(Protocol),
+}
+
 impl Acceptor {
     pub(crate) async fn accept(&self, stream: TcpStream) -> Result<Accepted, Error> {
-        let Some(config) = self.config()? else {
-            return Ok(Accepted {
-                stream: Stream::Plain(stream),
-                identity: None,
-                protocol: Protocol::Http2,
-            });
+        let config = match self.opening()? {
+            Opening::Handshake(config) => config,
+            Opening::Plain(protocol) => {
+                return Ok(Accepted {
+                    stream: Stream::Plain(stream),
+                    identity: None,
+                    protocol,
+                });
+            }
         };
         let stream = TlsAcceptor::from(config)
             .accept(stream)
@@ -95,16 +107,17 @@ impl Acceptor {
         })
     }
 
-    fn config(&self) -> Result<Option<Arc<ServerConfig>>, Error> {
+    fn opening(&self) -> Result<Opening, Error> {
         let material = |security: &Security| security.material().ok_or(Error::NoIdentity);
-        match self {
-            Self::Plaintext => Ok(None),
+        Ok(Opening::Handshake(match self {
+            Self::Plaintext => return Ok(Opening::Plain(Protocol::Http2)),
+            Self::PlainWeb => return Ok(Opening::Plain(Protocol::Unsaid)),
             Self::Mutual(security) | Self::MutualExactly(security, _) => {
-                Ok(Some(Arc::clone(&material(security)?.mutual)))
+                Arc::clone(&material(security)?.mutual)
             }
-            Self::Own(config) => Ok(Some(config.load_full())),
-            Self::ServerOnly(security) => Ok(Some(Arc::clone(&material(security)?.server_only))),
-        }
+            Self::Own(config) => config.load_full(),
+            Self::ServerOnly(security) => Arc::clone(&material(security)?.server_only),
+        }))
     }
 
     fn authorise(&self, leaf: &[u8]) -> Result<Option<Arc<Identity>>, Error> {
@@ -118,6 +131,7 @@ impl Acceptor {
                 Err(Error::UnexpectedId(leaf.spiffe_id))
             }
             Self::Plaintext
+            | Self::PlainWeb
             | Self::Mutual(_)
             | Self::MutualExactly(..)
             | Self::ServerOnly(_)

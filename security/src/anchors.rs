@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
-use rustls_pki_types::CertificateDer;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::certificate;
+use crate::verifier::{SpiffeVerifier, clients};
 
 /// Where the trust bundle comes from.
 #[derive(Clone, Debug)]
@@ -27,6 +30,23 @@ pub enum Error {
     /// No certificate could be read from what was given.
     #[error("failed to decode trust anchors: {0}")]
     Decode(String),
+}
+
+/// Why peers do not accept a certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum Untrusted {
+    /// No chain at all.
+    #[error("there is no certificate")]
+    Empty,
+    /// As that of a server.
+    #[error("clients do not accept it")]
+    Server(#[source] rustls::Error),
+    /// As that of a client.
+    #[error("servers do not accept it")]
+    Client(#[source] rustls::Error),
+    /// The TLS library refuses the bundle itself.
+    #[error("trust anchors cannot be used to verify clients")]
+    Anchors(#[from] rustls::server::VerifierBuilderError),
 }
 
 /// A parsed, non-empty trust bundle; cheap to clone.
@@ -89,6 +109,26 @@ impl TrustAnchors {
         &self.certificates
     }
 
+    /// Whether peers that have this bundle accept a workload's chain, leaf first, at this moment: by the very code that
+    /// they judge each other with.
+    ///
+    /// # Errors
+    /// See [`Untrusted`].
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), Untrusted> {
+        let (leaf, rest) = chain.split_first().ok_or(Untrusted::Empty)?;
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let now = UnixTime::since_unix_epoch(since.unwrap_or(Duration::ZERO));
+        // Host names play no part.
+        let any = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+        SpiffeVerifier::new(Arc::clone(&self.roots))
+            .verify_server_cert(leaf, rest, &any, &[], now)
+            .map_err(Untrusted::Server)?;
+        clients(&self.roots)?
+            .verify_client_cert(leaf, rest, now)
+            .map_err(Untrusted::Client)?;
+        Ok(())
+    }
+
     /// This bundle and the roots of another that it lacks.
     pub(crate) fn with(&self, other: &Self) -> Self {
         let mut all = self.certificates.to_vec();
@@ -117,7 +157,7 @@ impl Eq for TrustAnchors {}
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rcgen::{CertificateParams, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 
     use super::*;
 
@@ -173,6 +213,46 @@ mod tests {
         );
         let retired = TrustAnchors::from_chain(vec![second.clone()]).unwrap();
         assert_eq!(own.with(&retired).certificates(), [first, second]);
+    }
+
+    #[test]
+    fn a_chain_is_judged_as_peers_judge_it() {
+        let make = |is_ca, id: Option<&str>| {
+            let mut params = CertificateParams::default();
+            params.is_ca = is_ca;
+            params.subject_alt_names = id
+                .map(|id| SanType::URI(id.try_into().unwrap()))
+                .into_iter()
+                .collect();
+            (params, KeyPair::generate().unwrap())
+        };
+        let check = |middle_is_ca, id: Option<&str>, now, expected: Option<&str>| {
+            let (root, root_key) = make(IsCa::Ca(BasicConstraints::Unconstrained), None);
+            let anchors =
+                TrustAnchors::from_chain(vec![root.self_signed(&root_key).unwrap().into()])
+                    .unwrap();
+            let (middle, middle_key) = make(middle_is_ca, None);
+            let middle_der = middle
+                .signed_by(&middle_key, &Issuer::new(root, root_key))
+                .unwrap();
+            let (leaf, key) = make(IsCa::NoCa, id);
+            let leaf = leaf
+                .signed_by(&key, &Issuer::new(middle, middle_key))
+                .unwrap();
+            let chain = [leaf.der().clone(), middle_der.der().clone()];
+            let found = anchors.verify(&chain, now).map_err(|it| it.to_string());
+            assert_eq!(found.err().as_deref(), expected);
+        };
+        let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
+        let orders = Some("spiffe://public/ns/default/orders");
+        let now = SystemTime::now();
+        let refused = Some("clients do not accept it");
+        check(ca(), orders, now, None);
+        check(IsCa::NoCa, orders, now, refused);
+        check(ca(), None, now, refused);
+        check(ca(), orders, SystemTime::UNIX_EPOCH, refused);
+        let anchors = TrustAnchors::from_chain(vec![root()]).unwrap();
+        assert!(matches!(anchors.verify(&[], now), Err(Untrusted::Empty)));
     }
 
     proptest! {

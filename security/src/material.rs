@@ -7,12 +7,12 @@ use rustls::CipherSuite;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::anchors::TrustAnchors;
 use crate::svid::Svid;
-use crate::verifier::{SpiffeVerifier, provider};
+use crate::verifier::{SpiffeVerifier, clients, provider};
 
 /// Names a client remembers sessions for; a sidecar talks to a few hundred peers at most.
 const REMEMBERED_SESSIONS: usize = 1024;
@@ -54,14 +54,9 @@ impl Material {
 }
 
 fn mutual(key: &Arc<CertifiedKey>, anchors: &TrustAnchors) -> Result<ServerConfig, Error> {
-    // No hints: peers have one certificate, and Go clients would compare issuer names against them.
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(anchors.roots()), provider())
-            .clear_root_hint_subjects()
-            .build()?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients(anchors.roots())?)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key))));
     serving(config)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::anchors::{AnchorsSource, TrustAnchors};
 use crate::published::Published;
@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Longest and first pause between rounds while waiting for the first identity or for the bundle's file.
 const WAIT: Duration = Duration::from_secs(1);
 const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// Shortest time between two looks at the bundle's file: the directory may also hold a file that is written to all the
+/// time, a log for instance.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The trust bundle and, if it is a file, the watch on it.
 pub(crate) struct Bundle {
@@ -36,6 +39,16 @@ pub(crate) struct Bundle {
 struct File {
     path: PathBuf,
     changes: Option<Changes>,
+    pace: Pace,
+    /// What was wrong at the last look, so that it is told once: the log may lie in the same directory.
+    told: Option<String>,
+}
+
+/// Lets events through as they come, and no two of them soon after each other.
+struct Pace {
+    /// Whether an event waits for its time.
+    pending: bool,
+    not_before: Instant,
 }
 
 impl Bundle {
@@ -57,6 +70,8 @@ impl Bundle {
         let mut file = File {
             path: path.to_owned(),
             changes: None,
+            pace: Pace::new(),
+            told: None,
         };
         let mut told = None;
         let mut pause = FIRST_WAIT;
@@ -114,18 +129,11 @@ impl Bundle {
             return std::future::pending().await;
         };
         loop {
-            file.changed().await;
-            // Blocking: a bundle has a few kilobytes, and an await here would lose the event if cancelled.
-            match read(&file.path) {
-                Ok(anchors) if anchors != self.anchors => {
-                    self.own = anchors.clone();
-                    self.anchors = anchors.clone();
-                    return anchors;
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(
-                    path = %file.path.display(), %error, "Trust anchors file is unusable, keeping the old trust anchors"
-                ),
+            let anchors = file.next().await;
+            if anchors != self.anchors {
+                self.own = anchors.clone();
+                self.anchors = anchors.clone();
+                return anchors;
             }
         }
     }
@@ -157,23 +165,66 @@ impl File {
         })
     }
 
-    /// Waits for the next change in the file's directory, or for the directory. Cancel safe.
-    async fn changed(&mut self) {
-        match &mut self.changes {
-            Some(changes) => changes.changed().await,
-            None => {
-                while !self.directory_exists() {
-                    sleep(WAIT).await;
+    /// Waits until something has changed beside a file that is usable. Cancel safe.
+    async fn next(&mut self) -> TrustAnchors {
+        loop {
+            match &mut self.changes {
+                Some(changes) => self.pace.next(changes.changed()).await,
+                None => self.appeared().await,
+            }
+            // Blocking: a bundle has a few kilobytes, and an await here would lose the event if cancelled.
+            match read(&self.path) {
+                Ok(anchors) => {
+                    self.told = None;
+                    return anchors;
                 }
-                match self.watch() {
-                    Ok(changes) => self.changes = Some(changes),
-                    Err(error) => {
-                        tracing::warn!(%error, "Trust anchors cannot be watched, trying again");
-                        sleep(WAIT).await;
-                    }
-                }
+                Err(error) => self.tell(&error),
             }
         }
+    }
+
+    /// Waits for the directory.
+    async fn appeared(&mut self) {
+        while !self.directory_exists() {
+            sleep(WAIT).await;
+        }
+        match self.watch() {
+            Ok(changes) => self.changes = Some(changes),
+            Err(error) => {
+                tracing::warn!(%error, "Trust anchors cannot be watched, trying again");
+                sleep(WAIT).await;
+            }
+        }
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        let why = error.to_string();
+        if self.told.as_ref() != Some(&why) {
+            tracing::warn!(
+                path = %self.path.display(), %error, "Trust anchors file is unusable, keeping the old trust anchors"
+            );
+            self.told = Some(why);
+        }
+    }
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            pending: false,
+            not_before: Instant::now(),
+        }
+    }
+
+    /// Waits for an event, and for its time. Cancel safe: an event that was taken is kept.
+    async fn next(&mut self, event: impl Future<Output = ()>) {
+        if !self.pending {
+            event.await;
+            self.pending = true;
+        }
+        sleep_until(self.not_before).await;
+        self.pending = false;
+        self.not_before = Instant::now() + LOOK;
     }
 }
 
@@ -258,6 +309,9 @@ fn pause(now: SystemTime, moment: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::certificate::moment;
     use crate::published::tests::Server;
@@ -312,6 +366,69 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(anchors, TrustAnchors::from_pem(next.as_bytes()).unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_event_is_heard_at_once_and_a_flood_of_them_now_and_then() {
+        let mut pace = Pace::new();
+        let start = Instant::now();
+        pace.next(std::future::ready(())).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for _ in 0..10 {
+            pace.next(std::future::ready(())).await;
+        }
+        assert_eq!(start.elapsed(), LOOK * 10);
+        // An event that came before its time is not lost with who waited for it.
+        let cancelled = tokio::time::timeout(LOOK / 2, pace.next(std::future::ready(()))).await;
+        assert!(cancelled.is_err());
+        pace.next(std::future::pending()).await;
+        assert_eq!(start.elapsed(), LOOK * 11);
+    }
+
+    /// Counts what is logged in the thread.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_file_that_stays_broken_is_told_once() {
+        let lines = Lines::default();
+        let told = Arc::clone(&lines.0);
+        let mut file = File {
+            path: PathBuf::from("/nowhere/at/all"),
+            changes: None,
+            pace: Pace::new(),
+            told: None,
+        };
+        tracing::subscriber::with_default(lines, || {
+            for _ in 0..3 {
+                file.tell(&io::Error::other("no certificates found"));
+            }
+            assert_eq!(told.load(Ordering::Relaxed), 1);
+            file.tell(&io::Error::other("something else"));
+            assert_eq!(told.load(Ordering::Relaxed), 2);
+        });
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The client of the certificate authority: one request, a few tries.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dapr_proto::dapr::proto::sentry::v1::ca_client::CaClient;
 use dapr_proto::dapr::proto::sentry::v1::sign_certificate_request::TokenValidator;
@@ -81,6 +81,7 @@ impl Client {
             response.jwt.as_deref(),
             &response.per_audience_jwts,
             &trust_domain,
+            SystemTime::now(),
         )?;
         // An answer without a usable bundle is fine: the process has one of its own.
         let anchors = TrustAnchors::from_pem(&response.trust_chain_certificates.concat()).ok();

@@ -40,6 +40,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Pause after an accept that failed for lack of file descriptors or memory, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What the HTTP/1.1 library can do with for a head, and what it allows by itself.
+const SMALLEST_HEAD: usize = 8 * 1024;
+const LARGEST_HEAD: usize = 408 * 1024;
+
 /// How long a connection without requests may take to say goodbye.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -61,7 +65,7 @@ pub struct ServerOptions {
     pub keepalive_timeout: Duration,
     /// Streams a client may have open on one connection; none is no limit.
     pub max_concurrent_streams: Option<u32>,
-    /// Bytes of header fields of one request.
+    /// Bytes of header fields of one request; over HTTP/1.1 of its whole head, at least 8 KiB and at most 408 KiB.
     pub max_header_list_size: u32,
     /// A connection without requests for this long is closed; none keeps it.
     pub max_connection_idle: Option<Duration>,
@@ -75,6 +79,8 @@ pub struct ServerOptions {
     pub handshake_timeout: Duration,
     /// TLS handshakes in flight; one more ends the oldest of them.
     pub max_handshakes: usize,
+    /// Connections open at once; further ones wait in the kernel's queue until one ends. None is no limit.
+    pub max_connections: Option<usize>,
 }
 
 impl Default for ServerOptions {
@@ -89,6 +95,7 @@ impl Default for ServerOptions {
             header_timeout: None,
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
+            max_connections: None,
         }
     }
 }
@@ -134,6 +141,7 @@ pub async fn serve<S, B>(
     B: Body<Data: Send, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     let mut handshakes = Handshakes::new(options.max_handshakes);
+    let limit = options.max_connections.unwrap_or(usize::MAX).max(1);
     let server = Arc::new(Server {
         acceptor,
         routes,
@@ -145,7 +153,7 @@ pub async fn serve<S, B>(
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(ended) = connections.join_next() => log_panic(ended),
-            (stream, remote) = accept(&listener) => {
+            (stream, remote) = accept(&listener), if connections.len() < limit => {
                 let slot = handshakes.admit();
                 connections.spawn(Arc::clone(&server).connection(slot, stream, remote));
             }
@@ -265,17 +273,25 @@ impl<S> Server<S> {
 
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new());
+        builder.timer(TokioTimer::new()).max_buf_size(self.head());
         if let Some(limit) = self.options.header_timeout {
             builder.header_read_timeout(limit);
         }
         builder
     }
 
+    fn head(&self) -> usize {
+        let limit = usize::try_from(self.options.max_header_list_size).unwrap_or(usize::MAX);
+        limit.clamp(SMALLEST_HEAD, LARGEST_HEAD)
+    }
+
     /// Whichever protocol the client begins with.
     fn either(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .max_buf_size(self.head());
         if let Some(limit) = self.options.header_timeout {
             builder.http1().header_read_timeout(limit);
         }

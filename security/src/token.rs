@@ -2,7 +2,7 @@
 //! tokens are shown to.
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,12 +10,21 @@ use serde::Deserialize;
 
 use crate::certificate::moment;
 
+/// How far the clocks of Sentry and of the process may be apart, in seconds.
+const SKEW: f64 = 300.0;
+
 /// Why Sentry's tokens are refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// No JWT.
     #[error("JWT cannot be parsed")]
     Malformed,
+    /// A JWT that has run out.
+    #[error("JWT has expired")]
+    Expired,
+    /// A JWT of the future.
+    #[error("JWT is not valid yet")]
+    NotYet,
     /// A JWT for nobody.
     #[error("JWT has no audience")]
     NoAudience,
@@ -35,7 +44,8 @@ struct Claims {
     nbf: Option<f64>,
     #[serde(default)]
     iat: Option<f64>,
-    exp: f64,
+    #[serde(default)]
+    exp: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -60,28 +70,32 @@ impl Audience {
     }
 }
 
-/// Checks the tokens of one answer and returns the validity of the one for all audiences.
+/// Checks the tokens of one answer and returns the validity of the one for all audiences, if it says when it ends.
 pub(crate) fn check(
     token: Option<&str>,
     per_audience: &HashMap<String, String>,
     trust_domain: &str,
+    now: SystemTime,
 ) -> Result<Option<(SystemTime, SystemTime)>, Error> {
     for (audience, token) in per_audience {
-        match parse(token)?.aud.names() {
+        match parse(token, now)?.aud.names() {
             [only] if only == audience => {}
             _ => return Err(Error::Audience(audience.clone())),
         }
     }
     let Some(token) = token else { return Ok(None) };
-    let claims = parse(token)?;
+    let claims = parse(token, now)?;
     if !claims.aud.names().iter().any(|name| name == trust_domain) {
         return Err(Error::TrustDomain(trust_domain.to_owned()));
     }
-    let not_before = claims.nbf.or(claims.iat).unwrap_or(claims.exp);
-    Ok(Some((moment(not_before as i64), moment(claims.exp as i64))))
+    let Some(exp) = claims.exp else {
+        return Ok(None);
+    };
+    let not_before = claims.nbf.or(claims.iat).unwrap_or(exp);
+    Ok(Some((moment(not_before as i64), moment(exp as i64))))
 }
 
-fn parse(token: &str) -> Result<Claims, Error> {
+fn parse(token: &str, now: SystemTime) -> Result<Claims, Error> {
     let mut parts = token.split('.');
     let (Some(_), Some(claims), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -92,10 +106,27 @@ fn parse(token: &str) -> Result<Claims, Error> {
         .decode(claims)
         .map_err(|_| Error::Malformed)?;
     let claims: Claims = serde_json::from_slice(&claims).map_err(|_| Error::Malformed)?;
+    claims.check_times(now)?;
     if claims.aud.names().is_empty() {
         Err(Error::NoAudience)
     } else {
         Ok(claims)
+    }
+}
+
+impl Claims {
+    /// Each of the three only if it is there.
+    fn check_times(&self, now: SystemTime) -> Result<(), Error> {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = now.as_secs_f64();
+        if self.exp.is_some_and(|exp| now >= exp + SKEW) {
+            return Err(Error::Expired);
+        }
+        let begins = [self.nbf, self.iat];
+        if begins.iter().flatten().any(|from| now < from - SKEW) {
+            return Err(Error::NotYet);
+        }
+        Ok(())
     }
 }
 
@@ -109,6 +140,9 @@ mod tests {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
     }
 
+    /// The moment of all checks.
+    const NOW: i64 = 25;
+
     fn check_all(
         all: &str,
         per_audience: &[(&str, &str)],
@@ -118,7 +152,7 @@ mod tests {
             .iter()
             .map(|(name, claims)| ((*name).to_owned(), token(claims)))
             .collect();
-        let found = check(Some(&token(all)), &per_audience, "public");
+        let found = check(Some(&token(all)), &per_audience, "public", moment(NOW));
         assert_eq!(
             found,
             expected.map(|it| it.map(|(from, to)| (moment(from), moment(to)))),
@@ -145,7 +179,11 @@ mod tests {
         );
         check_all(r#"{"aud": [], "exp": 30}"#, &[], Err(Error::NoAudience));
         check_all(r#"{"exp": 30}"#, &[], Err(Error::NoAudience));
-        check_all(r#"{"aud": "public"}"#, &[], Err(Error::Malformed));
+        check_all(
+            r#"{"aud": "public", "exp": "soon"}"#,
+            &[],
+            Err(Error::Malformed),
+        );
         check_all("text", &[], Err(Error::Malformed));
         let wrong = Err(Error::Audience("a".to_owned()));
         check_all(
@@ -153,14 +191,38 @@ mod tests {
             &[("a", r#"{"aud": ["a", "b"], "exp": 30}"#)],
             wrong,
         );
-        assert_eq!(check(None, &HashMap::new(), "public"), Ok(None));
+        assert_eq!(
+            check(None, &HashMap::new(), "public", moment(NOW)),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn times_count_where_they_are_and_clocks_may_differ() {
+        let expired = || Err(Error::Expired);
+        check_all(r#"{"aud": "public"}"#, &[], Ok(None));
+        check_all(r#"{"aud": "public", "iat": 10}"#, &[], Ok(None));
+        check_all(
+            r#"{"aud": "public", "exp": -274}"#,
+            &[],
+            Ok(Some((-274, -274))),
+        );
+        check_all(r#"{"aud": "public", "exp": -275}"#, &[], expired());
+        check_all(r#"{"aud": "public", "nbf": 325}"#, &[], Ok(None));
+        check_all(r#"{"aud": "public", "nbf": 326}"#, &[], Err(Error::NotYet));
+        check_all(r#"{"aud": "public", "iat": 326}"#, &[], Err(Error::NotYet));
+        check_all(
+            r#"{"aud": "public"}"#,
+            &[("a", r#"{"aud": ["a"], "exp": -275}"#)],
+            expired(),
+        );
     }
 
     proptest! {
         #[test]
         fn no_token_panics(text in ".{0,80}", claims in ".{0,80}") {
-            prop_assert!(check(Some(&text), &HashMap::new(), "public").is_err());
-            prop_assert!(check(Some(&token(&claims)), &HashMap::new(), "public").is_err());
+            prop_assert!(check(Some(&text), &HashMap::new(), "public", moment(NOW)).is_err());
+            prop_assert!(check(Some(&token(&claims)), &HashMap::new(), "public", moment(NOW)).is_err());
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::ParsedCertificate;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
@@ -20,6 +21,16 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> =
 /// The one crypto provider, independent of what the process installed as its default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
+}
+
+/// How a client's certificate is judged.
+pub(crate) fn clients(
+    roots: &Arc<RootCertStore>,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    // No hints: peers have one certificate, and Go clients would compare issuer names against them.
+    WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider())
+        .clear_root_hint_subjects()
+        .build()
 }
 
 #[derive(Debug)]

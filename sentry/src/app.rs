@@ -9,22 +9,21 @@ use dapr_kit::bind::bind;
 use dapr_kit::health::{self, Health, Target};
 use dapr_kit::metrics;
 use dapr_kit::shutdown::Shutdown;
-use dapr_proto::dapr::proto::sentry::v1::ca_server::CaServer;
 use dapr_security::identity::spiffe_id;
 use dapr_security::watch::Changes;
-use dapr_security::{Acceptor, SENTRY_APP_ID, Security, ServerOptions, serve};
+use dapr_security::{Acceptor, SENTRY_APP_ID, Security, serve};
 use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tonic::service::Routes;
 
 use crate::args::{Oidc, Settings};
 use crate::jwt::Signer;
 use crate::metrics::Metrics;
 use crate::oidc;
 use crate::rotation::ledger::Ledger;
-use crate::server::{Policy, Service};
+use crate::server::{self, Policy, Service};
 use crate::storage::Storage;
 use crate::validator::Validators;
 use crate::validator::jwks::{self, Origin};
@@ -69,18 +68,39 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
     let id = spiffe_id(&trust_domain, &namespace, SENTRY_APP_ID)
         .context("identity of sentry cannot be formed")?;
 
-    // The watch comes before the first look, so that no change is lost between.
-    let files = Changes::of_files(directory.watched())?;
-    let source = open::jwks_source(mtls.jwks.as_ref())?;
-    let key_changes = watch_keys(source.as_ref())?;
-    let jwks = open::jwks(source, &id).await?;
-    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    // Bound before anything is done, so that a bad port changes nothing, and served for who asks why it takes long.
+    let grpc_listener = bind(&grpc).await?;
+    let health_listener = bind(&healthz).await?;
+    // The address flag is accepted and not applied, as in upstream.
+    let metrics_listener = metrics_args.bind_to("").await?;
+    let oidc = match oidc {
+        Some(oidc) => Some((bind(&oidc.endpoint).await?, oidc)),
+        None => None,
+    };
+    let health = Health::new();
+    let targets = targets(&health, metrics_listener.is_some());
+    let token = shutdown.token();
+    let mut servers = JoinSet::new();
+    servers.spawn(health::serve(
+        health_listener,
+        health.clone(),
+        None,
+        token.clone(),
+    ));
+    if let Some(listener) = metrics_listener {
+        servers.spawn(metrics::serve(listener, metrics.registry, token.clone()));
+    }
+
     let control_plane = ControlPlane {
         trust_domain: trust_domain.clone(),
         namespace: namespace.clone(),
     };
     let cluster = cluster
         .map(|client| cluster::Parts::new(client, control_plane, &id, watch_namespace.as_deref()));
+    // The watch comes before the first look, so that no change is lost between.
+    let files = Changes::of_files(directory.watched())?;
+    let source = open::jwks_source(mtls.jwks.as_ref())?;
+    let key_changes = watch_keys(source.as_ref())?;
     let place = Place {
         storage: match &cluster {
             Some(cluster) => Storage::Cluster(Box::new(cluster.storage(&directory))),
@@ -93,31 +113,38 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         root_validity,
         metrics: counters.clone(),
     };
-    let opened = place.open().await?;
+    let load = async {
+        let jwks = open::jwks(source, &place.id).await?;
+        let opened = place.open().await?;
+        let domain = match &cluster {
+            Some(_) => cluster::domain().await,
+            None => None,
+        };
+        anyhow::Ok((jwks, opened, domain))
+    };
+    let Some(loaded) = token.run_until_cancelled(load).await else {
+        stop(servers).await;
+        return Ok(());
+    };
+    let (jwks, opened, cluster_domain) = loaded?;
     counters.show_expiry(opened.authority.not_after());
     let authority = Arc::new(ArcSwap::from_pointee(opened.authority));
     let signer = opened
         .signer
         .map(|signer| Arc::new(ArcSwap::from_pointee(signer)));
 
-    let grpc_listener = bind(&grpc).await?;
-    let health_listener = bind(&healthz).await?;
-    // The address flag is accepted and not applied, as in upstream.
-    let metrics_listener = metrics_args.bind_to("").await?;
-    let health = Health::new();
-    let targets = targets(&health, metrics_listener.is_some());
     let validator_target = cluster
         .is_some()
         .then(|| health.target("sentry-kubernetes-validator"));
     let oidc = match (oidc, &signer) {
-        (Some(oidc), Some(signer)) => Some(bind_oidc(oidc, Arc::clone(signer), &health).await?),
-        _ => None,
+        (Some((listener, oidc)), Some(signer)) => {
+            Some(oidc_server(listener, oidc, Arc::clone(signer), &health)?)
+        }
+        // Without JWTs there is none.
+        (Some(_), None) | (None, _) => None,
     };
 
-    let cluster_domain = match &cluster {
-        Some(_) => cluster::domain().await,
-        None => None,
-    };
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
     let policy = Policy {
         cluster_domain: cluster_domain.unwrap_or_else(|| trust_domain.to_string()),
         namespace,
@@ -162,27 +189,13 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         metrics: counters,
         ledger: Arc::clone(&ledger),
     };
-    let routes = Routes::new(CaServer::new(service)).into_axum_router();
-
-    let token = shutdown.token();
-    let mut servers = JoinSet::new();
-    let acceptor = Acceptor::ServerOnly(security);
     servers.spawn(serve(
         grpc_listener,
-        acceptor,
-        routes,
-        ServerOptions::default(),
+        Acceptor::ServerOnly(security),
+        server::routes(service),
+        server::limits(),
         token.clone(),
     ));
-    servers.spawn(health::serve(
-        health_listener,
-        health.clone(),
-        None,
-        token.clone(),
-    ));
-    if let Some(listener) = metrics_listener {
-        servers.spawn(metrics::serve(listener, metrics.registry, token.clone()));
-    }
     if let Some(oidc) = oidc {
         servers.spawn(oidc.run(token.clone()));
     }
@@ -214,13 +227,14 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
     Ok(())
 }
 
-async fn bind_oidc(
+fn oidc_server(
+    listener: TcpListener,
     oidc: Oidc,
     signer: Arc<ArcSwap<Signer>>,
     health: &Health,
 ) -> anyhow::Result<oidc::server::Server> {
     let Oidc {
-        endpoint,
+        endpoint: _,
         tls,
         config,
     } = oidc;
@@ -231,7 +245,6 @@ async fn bind_oidc(
         }
         None => None,
     };
-    let listener = bind(&endpoint).await?;
     Ok(oidc::server::Server {
         listener,
         config,

@@ -258,10 +258,16 @@ impl Args {
             absolute_or(&jwks_filename, issuer_credentials.join("jwks.json")),
         ];
         let [root, chain, key, jwt_key, jwt_keys] = &paths;
+        // Without JWTs nobody asks which algorithm they are signed with.
+        let algorithm = if jwt_enabled {
+            jwt::Algorithm::read(&jwt_signing_algorithm).map_err(anyhow::Error::msg)?
+        } else {
+            jwt::Algorithm::default()
+        };
         let jwt = Jwt {
             enabled: jwt_enabled,
             config: jwt::Config {
-                algorithm: jwt::algorithm(&jwt_signing_algorithm).map_err(anyhow::Error::msg)?,
+                algorithm,
                 key_id: non_empty(jwt_key_id),
                 issuer: non_empty(jwt_issuer),
                 ttl: jwt_ttl.0,
@@ -280,7 +286,7 @@ impl Args {
                 scheme: if tls.is_some() { "https" } else { "http" },
                 issuer: jwt.config.issuer.clone(),
                 jwks_uri: non_empty(oidc_jwks_uri),
-                prefix: oidc::prefix(&oidc_path_prefix),
+                prefix: oidc::Prefix::read(&oidc_path_prefix),
                 allowed_hosts: oidc_allowed_hosts
                     .into_iter()
                     .filter(|host| !host.is_empty())
@@ -458,6 +464,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_algorithm_of_jwts_only_matters_with_them() {
+        let unknown = "--jwt-signing-algorithm=other";
+        assert!(settings(&[unknown]).await.is_ok());
+        assert!(settings(&[unknown, "--jwt-enabled"]).await.is_err());
+        let known = ["--jwt-signing-algorithm=ES512", "--jwt-enabled"];
+        let jwt = settings(&known).await.unwrap().jwt;
+        assert_eq!(jwt.config.algorithm, jwt::Algorithm::Es512);
+    }
+
+    #[tokio::test]
     async fn oidc_needs_jwts() {
         assert_eq!(settings(&["--oidc-enabled"]).await.unwrap().oidc, None);
         let flags = [
@@ -468,12 +484,8 @@ mod tests {
         ];
         let oidc = settings(&flags).await.unwrap().oidc.unwrap();
         assert_eq!(
-            (
-                oidc.config.scheme,
-                oidc.config.prefix.as_str(),
-                oidc.endpoint.port
-            ),
-            ("http", "/p", 9080)
+            (oidc.config.scheme, oidc.config.prefix, oidc.endpoint.port),
+            ("http", oidc::Prefix::read("/p"), 9080)
         );
         let flags = [
             "--oidc-enabled",
@@ -501,7 +513,11 @@ mod tests {
         )
         .await;
         check(&["--mode=other"], "invalid --mode \"other\"").await;
-        check(&["--jwt-signing-algorithm=HS256"], "is not supported").await;
+        check(
+            &["--jwt-enabled", "--jwt-signing-algorithm=HS256"],
+            "is not supported",
+        )
+        .await;
         check(
             &["--jwt-enabled", "--oidc-enabled"],
             "--oidc-server-tls-cert-file and",

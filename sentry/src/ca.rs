@@ -1,7 +1,9 @@
 //! The certificate authority itself: how it is made, and what an existing one must look like.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use dapr_security::certificate::{self, chain_from_pem, chain_to_pem, moment};
 use dapr_security::{SpiffeId, TrustAnchors, TrustDomain};
 use rand::RngExt as _;
@@ -11,9 +13,9 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
-use x509_parser::prelude::X509Certificate;
+use x509_parser::prelude::{X509Certificate, X509Version};
 
-use crate::certificate::{Template, with_issuer_name};
+use crate::certificate::{Order, Template, issue, with_issuer_name};
 use crate::signature;
 
 /// Most certificates that follow a workload's: verifiers give up on longer chains.
@@ -34,8 +36,14 @@ pub(crate) enum Error {
     Chain(#[source] certificate::Error),
     #[error("issuer certificate {0} of the chain is not signed by the next")]
     Broken(usize),
-    #[error("issuer certificate is no certificate authority")]
-    NotAuthority,
+    #[error(
+        "{0} may not sign certificates: it needs CA in its basic constraints and, if it has a key usage, keyCertSign"
+    )]
+    NotAuthority(Place),
+    #[error("{0} allows fewer certificate authorities below itself (pathLen) than there are")]
+    PathLength(Place),
+    #[error("workloads' certificates would not be accepted by their peers")]
+    NotAccepted(#[from] dapr_security::anchors::Untrusted),
     #[error("issuer certificate or its root is outside of its validity period")]
     NotValidNow,
     #[error("issuer certificate is not signed by a root certificate")]
@@ -52,6 +60,25 @@ pub(crate) enum Error {
     Template(#[from] crate::certificate::Error),
     #[error("new root cannot be signed by the current issuer")]
     Cross,
+}
+
+/// Which certificate an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Certificate of the issuer's chain, from 0.
+    Chain(usize),
+    /// Root certificate, from 0.
+    Root(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain(0) => f.write_str("issuer certificate"),
+            Self::Chain(at) => write!(f, "certificate {} of the issuer certificate chain", at + 1),
+            Self::Root(at) => write!(f, "root certificate {} of the file", at + 1),
+        }
+    }
 }
 
 /// The contents of the three files.
@@ -79,7 +106,8 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Parses and validates the files. Text around PEM blocks is dropped, as is a root at the end of the chain.
+    /// Parses and validates the files. Text around PEM blocks is dropped, as is a root at the end of the chain. What is
+    /// valid is accepted by peers too: by the rules that each implementation of TLS has, and by our own.
     ///
     /// What follows in the chain after the certificate that a root has signed leads verifiers to an older root, see
     /// [`succeed`]; it is dropped as soon as a certificate of it has run out.
@@ -106,7 +134,7 @@ impl Authority {
         let Some(first) = parsed.first() else {
             return Err(Error::Chain(certificate::Error::Empty));
         };
-        check_authority(first)?;
+        check_authority(first, Place::Chain(0))?;
         let valid = rooted(&parsed, &parsed_roots, now)?;
         let key = private_key(&files.key)?;
         if key.der_bytes() != first.public_key().subject_public_key.data.as_ref() {
@@ -135,7 +163,7 @@ impl Authority {
         chain.truncate(valid.min(LONGEST_CHAIN));
         let template = Template::new(&issuer, &subject, has_key_id, &chain)?;
         let anchors = TrustAnchors::from_chain(roots)?;
-        Ok(Self {
+        let authority = Self {
             fingerprint: short_fingerprint(&anchors, &chain[0]),
             crossing,
             has_key_id,
@@ -147,7 +175,24 @@ impl Authority {
             subject,
             not_after,
             chain,
-        })
+        };
+        authority.prove(now)?;
+        Ok(authority)
+    }
+
+    /// Whether peers accept what is issued: names, algorithms and extensions have rules of their own, which nobody but
+    /// the verifier itself knows all of.
+    fn prove(&self, now: SystemTime) -> Result<(), Error> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let order = Order {
+            id: &nobody(),
+            dns_names: Vec::new(),
+            now,
+            ttl: Duration::from_secs(60),
+            clock_skew: Duration::ZERO,
+        };
+        let issued = issue(self, &key, &order)?;
+        Ok(self.anchors.verify(&issued.chain, now)?)
     }
 
     pub(crate) fn anchors(&self) -> &TrustAnchors {
@@ -203,6 +248,11 @@ impl Authority {
     }
 }
 
+/// Who gets the certificate that is only made for proof.
+fn nobody() -> SpiffeId {
+    SpiffeId::new("spiffe://public/ns/default/nobody").expect("it is a SPIFFE ID")
+}
+
 /// Made once per authority: it is asked for with every certificate.
 fn short_fingerprint(anchors: &TrustAnchors, issuer: &[u8]) -> u64 {
     let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
@@ -241,21 +291,35 @@ fn check_order(chain: &[X509Certificate<'_>]) -> Result<(), Error> {
     }
 }
 
-/// Upstream is this lenient: any one of the three signs is enough.
-fn check_authority(issuer: &X509Certificate<'_>) -> Result<(), Error> {
-    let constraints = issuer
-        .basic_constraints()
-        .map_err(|_| Error::NotAuthority)?;
-    let usage = issuer.key_usage().map_err(|_| Error::NotAuthority)?;
-    if constraints.is_some() || usage.is_some_and(|it| it.value.key_cert_sign()) {
+/// Upstream takes an issuer that has any one sign of an authority. Its clients do not, nor do ours.
+fn check_authority(certificate: &X509Certificate<'_>, place: Place) -> Result<(), Error> {
+    let refused = |_| Error::NotAuthority(place);
+    let constraints = certificate.basic_constraints().map_err(refused)?;
+    let usage = certificate.key_usage().map_err(refused)?;
+    let is_authority = constraints.is_some_and(|it| it.value.ca);
+    if is_authority && usage.is_none_or(|it| it.value.key_cert_sign()) {
         Ok(())
     } else {
-        Err(Error::NotAuthority)
+        Err(Error::NotAuthority(place))
     }
 }
 
+/// Whether so many authorities may stand below this one.
+fn check_room(certificate: &X509Certificate<'_>, below: usize, place: Place) -> Result<(), Error> {
+    match path_length(certificate) {
+        Some(limit) if below > limit => Err(Error::PathLength(place)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn path_length(certificate: &X509Certificate<'_>) -> Option<usize> {
+    let constraints = certificate.basic_constraints().ok().flatten()?;
+    let limit = constraints.value.path_len_constraint?;
+    usize::try_from(limit).ok()
+}
+
 /// How many certificates of the chain are to be sent: up to the last valid one. The first ones of them must lead to a
-/// root that is valid too.
+/// root that is valid too, and each of them be an authority that may stand there.
 fn rooted(
     chain: &[X509Certificate<'_>],
     roots: &[X509Certificate<'_>],
@@ -266,38 +330,61 @@ fn rooted(
             && now <= moment(it.validity().not_after.timestamp())
     };
     let valid = chain.iter().take_while(|it| is_valid(it)).count();
-    let has_root = |it: &X509Certificate<'_>, dated: bool| {
-        roots
-            .iter()
-            .any(|root| is_signed_by(it, root) && (is_valid(root) || !dated))
-    };
-    if chain[..valid].iter().any(|it| has_root(it, true)) {
-        Ok(valid)
-    } else if chain.iter().any(|it| has_root(it, false)) {
-        Err(Error::NotValidNow)
-    } else {
-        Err(Error::Unrooted)
+    let mut error = Error::Unrooted;
+    for (at, last) in chain.iter().enumerate() {
+        for (number, root) in roots.iter().enumerate() {
+            if !is_signed_by(last, root) {
+                continue;
+            }
+            let found = if at < valid && is_valid(root) {
+                check_path(&chain[..=at], root, number)
+            } else {
+                Err(Error::NotValidNow)
+            };
+            match (found, &error) {
+                (Ok(()), _) => return Ok(valid),
+                // What is wrong with a certificate says more than that another way has run out.
+                (Err(found), Error::Unrooted | Error::NotValidNow) => error = found,
+                (Err(_), _) => {}
+            }
+        }
     }
+    Err(error)
+}
+
+/// Checks the authorities from the issuer to a root.
+fn check_path(
+    chain: &[X509Certificate<'_>],
+    root: &X509Certificate<'_>,
+    number: usize,
+) -> Result<(), Error> {
+    for (below, certificate) in chain.iter().enumerate() {
+        check_authority(certificate, Place::Chain(below))?;
+        check_room(certificate, below, Place::Chain(below))?;
+    }
+    let place = Place::Root(number);
+    // Certificates of the first version cannot say what they are for; as roots all verifiers take them.
+    if root.version() != X509Version::V1 {
+        check_authority(root, place)?;
+    }
+    check_room(root, chain.len(), place)
 }
 
 /// Whether the issuer may sign for another root with an issuer below it: two more authorities.
 fn may_cross(issuer: &X509Certificate<'_>) -> bool {
-    let limit = issuer
-        .basic_constraints()
-        .ok()
-        .flatten()
-        .and_then(|it| it.value.path_len_constraint);
-    limit.is_none_or(|limit| limit >= 2)
+    path_length(issuer).is_none_or(|limit| limit >= 2)
 }
 
 fn private_key(text: &[u8]) -> Result<KeyPair, Error> {
-    let blocks = pem::parse_many(text).map_err(|_| Error::KeyBlock)?;
-    // OpenSSL writes the curve in a block of its own before the key.
-    let block = blocks
-        .into_iter()
-        .find(|it| KEY_BLOCKS.contains(&it.tag()))
-        .ok_or(Error::KeyBlock)?;
-    KeyPair::try_from(block.contents()).map_err(Error::Key)
+    let key = private_key_block(text).ok_or(Error::KeyBlock)?;
+    KeyPair::try_from(key).map_err(Error::Key)
+}
+
+/// The first private key of a PEM text: OpenSSL writes the curve in a block of its own before it.
+pub(crate) fn private_key_block(text: &[u8]) -> Option<Vec<u8>> {
+    let mut blocks = pem::parse_many(text).ok()?.into_iter();
+    let block = blocks.find(|it| KEY_BLOCKS.contains(&it.tag()))?;
+    Some(block.into_contents())
 }
 
 /// What a new authority is made for.
@@ -384,14 +471,14 @@ enum Pointer {
 }
 
 fn make(plan: &Plan<'_>, pointer: Pointer) -> Result<Made, Error> {
-    let root_key = KeyPair::generate_for(&PKCS_ED25519)?;
+    let root_key = new_key()?;
     let usages = vec![
         KeyUsagePurpose::DigitalSignature,
         KeyUsagePurpose::KeyCertSign,
     ];
     let root_params = authority(plan.trust_domain.as_str(), usages, plan);
     let root = root_params.self_signed(&root_key)?;
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
+    let key = new_key()?;
     let usages = vec![
         KeyUsagePurpose::DigitalSignature,
         KeyUsagePurpose::KeyCertSign,
@@ -407,6 +494,13 @@ fn make(plan: &Plan<'_>, pointer: Pointer) -> Result<Made, Error> {
         issuer,
         key,
     })
+}
+
+/// A key in version 1 of PKCS#8. The library would write version 2, which holds the public key too, and which OpenSSL 3.0
+/// and those that stand on it do not read.
+fn new_key() -> Result<KeyPair, rcgen::Error> {
+    let key = Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1());
+    KeyPair::try_from(key.map_err(|_| rcgen::Error::RingUnspecified)?.as_ref())
 }
 
 fn files(

@@ -7,23 +7,29 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use dapr_security::SpiffeId;
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse, ThumbprintHash};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, encode};
 use rand::RngExt as _;
-use rcgen::{
-    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256,
-};
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde::Serialize;
+
+mod algorithm;
+mod key;
+
+pub(crate) use algorithm::Algorithm;
+
+use key::{Key, Signing};
 
 /// Why tokens cannot be issued.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("JWT signing key is no PEM private key")]
+    #[error("JWT signing key is no PEM private key of type EC, RSA or PKCS#8")]
     KeyBlock,
-    #[error("JWT signing key is unusable: give it as PKCS#8 (BEGIN PRIVATE KEY)")]
-    Key(#[source] jsonwebtoken::errors::Error),
-    #[error("JWT signing key is unusable")]
-    KeyType(#[source] rcgen::Error),
-    #[error("JWT signing algorithm {0:?} does not fit the signing key")]
+    #[error(
+        "JWT signing key is unusable: it is neither RSA of 2048 to 8192 bits, nor ECDSA on P-256, P-384 or P-521, nor Ed25519"
+    )]
+    Key,
+    #[error("JWT signing key has no usable public half")]
+    Public(#[source] jsonwebtoken::errors::Error),
+    #[error("JWT signing algorithm {} does not fit the signing key", .0.name())]
     Fit(Algorithm),
     #[error("JWT key set is no valid JWKS")]
     Parse(#[source] serde_json::Error),
@@ -38,7 +44,7 @@ pub(crate) enum Error {
     #[error("JWT signing key cannot be made")]
     Make(#[from] rcgen::Error),
     #[error("JWT cannot be signed")]
-    Sign(#[from] jsonwebtoken::errors::Error),
+    Sign,
 }
 
 /// How tokens are made.
@@ -58,12 +64,20 @@ pub(crate) struct Files {
     pub(crate) keys: Vec<u8>,
 }
 
-/// A valid signing key with its published key set.
+/// A signing key and the key set that publishes it.
+pub(crate) struct Pair {
+    files: Files,
+    key: Key,
+    public: Jwk,
+}
+
+/// A valid pair with the algorithm it is used for.
 pub(crate) struct Signer {
     config: Config,
     files: Files,
-    key: EncodingKey,
-    header: Header,
+    key: Signing,
+    /// The same for all tokens, as it stands in them.
+    header: String,
 }
 
 /// What is handed out with a certificate.
@@ -71,6 +85,13 @@ pub(crate) struct Signer {
 pub(crate) struct Tokens {
     pub(crate) all: String,
     pub(crate) per_audience: HashMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    typ: &'static str,
+    alg: Algorithm,
+    kid: &'a str,
 }
 
 #[derive(Serialize)]
@@ -87,35 +108,48 @@ struct Claims<'a> {
     iss: Option<&'a str>,
 }
 
-impl Signer {
-    /// Parses and validates the files.
-    pub(crate) fn from_files(files: Files, config: Config) -> Result<Self, Error> {
-        let (key, public) = signing_key(&files.key, config.algorithm)?;
+impl Pair {
+    /// Parses the files. The key set must have the public half of the key, under `key_id` if there is one.
+    pub(crate) fn read(files: Files, key_id: Option<&str>) -> Result<Self, Error> {
+        let key = Key::read(&files.key)?;
+        let public = key.public()?;
         let keys: JwkSet = serde_json::from_slice(&files.keys).map_err(Error::Parse)?;
         if keys.keys.is_empty() {
             return Err(Error::Empty);
         }
-        let is_ours = |jwk: &&Jwk| {
+        let is_ours = |jwk: &Jwk| {
             let signs = matches!(
                 jwk.common.public_key_use,
                 None | Some(PublicKeyUse::Signature)
             );
-            let named = config.key_id.is_none() || jwk.common.key_id == config.key_id;
+            let named = key_id.is_none() || jwk.common.key_id.as_deref() == key_id;
             signs && named && jwk.algorithm == public.algorithm
         };
-        if !keys.keys.iter().any(|jwk| is_ours(&jwk)) {
-            return Err(Error::Missing(config.key_id));
+        if !keys.keys.iter().any(is_ours) {
+            return Err(Error::Missing(key_id.map(str::to_owned)));
         }
-        let mut header = Header::new(config.algorithm);
-        header.kid = Some(match &config.key_id {
+        Ok(Self { files, key, public })
+    }
+}
+
+impl Signer {
+    /// Takes a pair into use, if it is one for the algorithm.
+    pub(crate) fn new(pair: Pair, config: Config) -> Result<Self, Error> {
+        let Pair { files, key, public } = pair;
+        let key_id = match &config.key_id {
             Some(id) => id.clone(),
             None => key_id(&public)?,
-        });
+        };
+        let header = Header {
+            typ: "JWT",
+            alg: config.algorithm,
+            kid: &key_id,
+        };
         Ok(Self {
+            key: key.signing(config.algorithm)?,
+            header: encoded(&header)?,
             config,
             files,
-            key,
-            header,
         })
     }
 
@@ -162,7 +196,11 @@ impl Signer {
             usage: "sig",
             iss: self.config.issuer.as_deref(),
         };
-        Ok(encode(&self.header, &claims, &self.key)?)
+        let mut token = format!("{}.{}", self.header, encoded(&claims)?);
+        let signature = self.key.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
     }
 }
 
@@ -174,42 +212,16 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// Reads the private key for an algorithm, with its public half.
-fn signing_key(text: &[u8], algorithm: Algorithm) -> Result<(EncodingKey, Jwk), Error> {
-    let block = pem::parse(text).map_err(|_| Error::KeyBlock)?;
-    let pair = KeyPair::try_from(block.contents()).map_err(Error::KeyType)?;
-    let is = |algorithm| pair.algorithm() == algorithm;
-    let fits = match algorithm {
-        Algorithm::ES256 => is(&PKCS_ECDSA_P256_SHA256),
-        Algorithm::ES384 => is(&PKCS_ECDSA_P384_SHA384),
-        Algorithm::EdDSA => is(&PKCS_ED25519),
-        other => other.family() == AlgorithmFamily::Rsa && is(&PKCS_RSA_SHA256),
-    };
-    if !fits {
-        return Err(Error::Fit(algorithm));
-    }
-    let public = pair.public_key_raw();
-    let (key, public) = match algorithm.family() {
-        AlgorithmFamily::Ec => (
-            EncodingKey::from_ec_pem(text),
-            DecodingKey::from_ec_der(public),
-        ),
-        AlgorithmFamily::Ed => (
-            EncodingKey::from_ed_pem(text),
-            DecodingKey::from_ed_der(public),
-        ),
-        AlgorithmFamily::Rsa | AlgorithmFamily::Hmac => (
-            EncodingKey::from_rsa_pem(text),
-            DecodingKey::from_rsa_der(public),
-        ),
-    };
-    let public = Jwk::from_decoding_key(&public, Some(algorithm)).map_err(Error::Key)?;
-    Ok((key.map_err(Error::Key)?, public))
+/// A part of a token.
+fn encoded(part: &impl Serialize) -> Result<String, Error> {
+    let json = serde_json::to_vec(part).map_err(|_| Error::Sign)?;
+    Ok(URL_SAFE_NO_PAD.encode(json))
 }
 
 /// Upstream's id of a key: the RFC 7638 thumbprint, in standard base64 instead of the URL alphabet.
 fn key_id(public: &Jwk) -> Result<String, Error> {
-    let thumbprint = public.thumbprint(ThumbprintHash::SHA256)?;
+    let thumbprint = public.thumbprint(ThumbprintHash::SHA256);
+    let thumbprint = thumbprint.map_err(Error::Public)?;
     // The library writes what it has just encoded itself; were it to change, its own form is a fine id too.
     Ok(URL_SAFE_NO_PAD
         .decode(&thumbprint)
@@ -219,30 +231,17 @@ fn key_id(public: &Jwk) -> Result<String, Error> {
 
 /// Makes an RSA key and the key set that publishes it.
 pub(crate) fn generate(config: &Config) -> Result<Files, Error> {
-    if config.key_id.is_some() || config.algorithm != Algorithm::RS256 {
+    if config.key_id.is_some() || config.algorithm != Algorithm::Rs256 {
         return Err(Error::Generated);
     }
     let pair = KeyPair::generate_for(&PKCS_RSA_SHA256)?;
-    let public = DecodingKey::from_rsa_der(pair.public_key_raw());
-    let mut public = Jwk::from_decoding_key(&public, None)?;
+    let key = pair.serialize_pem().replace('\r', "").into_bytes();
+    let mut public = Key::read(&key)?.public()?;
     public.common.key_id = Some(key_id(&public)?);
     public.common.key_algorithm = Some(KeyAlgorithm::RS256);
     public.common.public_key_use = Some(PublicKeyUse::Signature);
     let keys = serde_json::to_vec(&JwkSet { keys: vec![public] }).map_err(Error::Parse)?;
-    Ok(Files {
-        key: pair.serialize_pem().replace('\r', "").into_bytes(),
-        keys,
-    })
-}
-
-/// Reads the value of `--jwt-signing-algorithm`.
-pub(crate) fn algorithm(text: &str) -> Result<Algorithm, String> {
-    match text.parse::<Algorithm>() {
-        Ok(algorithm) if algorithm.family() != AlgorithmFamily::Hmac => Ok(algorithm),
-        Ok(_) | Err(_) => Err(format!(
-            "JWT signing algorithm {text:?} is not supported: use RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA"
-        )),
-    }
+    Ok(Files { key, keys })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What is done with what was found: use it, make what is missing, or refuse. Nothing a user brought is ever replaced
 //! without their word.
 
+use dapr_security::certificate;
+
 use crate::ca::Files;
 use crate::jwt;
 use crate::rotation::Record;
@@ -76,21 +78,21 @@ pub(crate) fn publication(
     let Some(published) = &kept.published else {
         return Ok(None);
     };
-    let keys = kept.get(Item::JwtKeys).filter(|_| with_keys);
+    let keys = jwt(kept).map(|pair| pair.keys);
     let root = kept.get(Item::Root);
     let wanted = Published {
-        root: root.map(<[u8]>::to_vec),
-        keys: keys.map(<[u8]>::to_vec),
+        root: root.map(plain),
+        keys,
     };
-    let same_root = match (&published.root, root) {
+    let same_root = match (&published.root, &wanted.root) {
         (None, _) => true,
-        (Some(published), Some(root)) => certificates(published) == certificates(root),
+        (Some(published), Some(root)) => plain(published) == *root,
         (Some(_), None) => false,
     };
     // While a root is rotated the Secret leads, and a crash may have come between it and the ConfigMap.
     let is_rotating = rotation(kept, storage)?.is_some_and(|record| {
-        let published = published.root.as_deref().unwrap_or_default();
-        record.expects(published, &wanted.root)
+        let published = plain(published.root.as_deref().unwrap_or_default());
+        record.expects(&published, &wanted.root)
     });
     if !same_root && !is_rotating {
         return Err(Refused::Disagree {
@@ -98,15 +100,20 @@ pub(crate) fn publication(
             secret: storage.describe(Item::Root),
         });
     }
-    let is_there = same_root && published.root.is_some() && published.keys == wanted.keys;
+    // While JWTs are switched off nothing is written for their sake, and what is published stays as long as its key
+    // does: tokens that were issued are still verified with it.
+    let is_off = !with_keys && wanted.keys.is_some();
+    let same_keys = is_off || published.keys == wanted.keys;
+    let is_there = same_root && published.root.is_some() && same_keys;
     Ok((!is_there).then_some(wanted))
 }
 
-/// Comments and line ends do not matter: what cannot be parsed is compared as it is.
-fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
-    match dapr_security::certificate::chain_from_pem(text) {
-        Ok(chain) => chain.into_iter().map(|der| der.to_vec()).collect(),
-        Err(_) => vec![text.to_vec()],
+/// The certificates of a PEM text without comments; what cannot be parsed stays as it is. Comments may be a person's
+/// notes, and what is published is for everybody.
+pub(crate) fn plain(text: &[u8]) -> Vec<u8> {
+    match certificate::chain_from_pem(text) {
+        Ok(chain) => certificate::chain_to_pem(&chain).into_bytes(),
+        Err(_) => text.to_vec(),
     }
 }
 

@@ -6,9 +6,9 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
-    pub(crate) requests: IntCounter,
-    pub(crate) signed: IntCounter,
-    pub(crate) failed: IntCounterVec,
+    requests: IntCounter,
+    signed: IntCounter,
+    failed: IntCounterVec,
     pub(crate) server_certificate_failed: IntCounter,
     pub(crate) issuer_changed: IntCounter,
     pub(crate) issuer_expiry: IntGauge,
@@ -18,7 +18,39 @@ pub(crate) struct Metrics {
     pub(crate) rotation_pending: IntGauge,
 }
 
+/// A request that was received. It counts as failed unless it is told to have succeeded, whatever becomes of it.
+#[derive(Debug)]
+pub(crate) struct Received<'a> {
+    metrics: &'a Metrics,
+    is_signed: bool,
+}
+
+impl Received<'_> {
+    pub(crate) fn signed(mut self) {
+        self.is_signed = true;
+    }
+}
+
+impl Drop for Received<'_> {
+    fn drop(&mut self) {
+        if self.is_signed {
+            self.metrics.signed.inc();
+        } else {
+            self.metrics.failed.with_label_values(&["sign"]).inc();
+        }
+    }
+}
+
 impl Metrics {
+    /// Counts a request.
+    pub(crate) fn received(&self) -> Received<'_> {
+        self.requests.inc();
+        Received {
+            metrics: self,
+            is_signed: false,
+        }
+    }
+
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             requests: IntCounter::new(
@@ -75,5 +107,31 @@ impl Metrics {
             .as_secs();
         self.issuer_expiry
             .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_succeeds_or_fails() {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        metrics.received().signed();
+        drop(metrics.received());
+        // As one whose client is gone: nobody waits for its end.
+        let cancelled = async {
+            let _received = metrics.received();
+            std::future::pending::<()>().await;
+        };
+        let mut cancelled = Box::pin(cancelled);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(cancelled.as_mut().poll(&mut context).is_pending());
+        drop(cancelled);
+        let failed = metrics.failed.with_label_values(&["sign"]).get();
+        assert_eq!(
+            (metrics.requests.get(), metrics.signed.get(), failed),
+            (3, 1, 2)
+        );
     }
 }

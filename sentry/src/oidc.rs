@@ -2,8 +2,9 @@
 
 use axum::body::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use jsonwebtoken::Algorithm;
 use serde::Serialize;
+
+use crate::jwt::Algorithm;
 
 pub(crate) mod server;
 
@@ -17,10 +18,47 @@ pub(crate) struct Config {
     pub(crate) scheme: &'static str,
     pub(crate) issuer: Option<String>,
     pub(crate) jwks_uri: Option<String>,
-    /// Put before the paths; empty, or begins with a slash and does not end with one.
-    pub(crate) prefix: String,
+    pub(crate) prefix: Prefix,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) algorithm: Algorithm,
+}
+
+/// What `--oidc-path-prefix` says, as upstream's router understands it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    /// What stands before the first slash: the one host that is answered for.
+    host: Option<String>,
+    /// Put before the paths; empty, or begins with a slash and does not end with one.
+    path: String,
+}
+
+impl Prefix {
+    pub(crate) fn read(flag: &str) -> Self {
+        let flag = flag.trim_end_matches('/');
+        let (host, path) = flag.split_at(flag.find('/').unwrap_or(flag.len()));
+        Self {
+            host: (!host.is_empty()).then(|| host.to_owned()),
+            path: path.to_owned(),
+        }
+    }
+
+    /// What follows the prefix, if the request has it.
+    fn rest<'a>(&self, path: &'a str, headers: &HeaderMap) -> Option<&'a str> {
+        let host = without_port(text(headers, &header::HOST));
+        if self.host.as_ref().is_some_and(|own| own != host) {
+            return None;
+        }
+        path.strip_prefix(self.path.as_str())
+    }
+
+    /// A URL as it is meant beside the issuer's. One that began with a host is relative to it: upstream's router takes
+    /// the host for one, and its discovery document does not.
+    fn resolve(&self, issuer: &str, path: &str) -> String {
+        match &self.host {
+            Some(host) => resolve(issuer, &format!("{host}{}{path}", self.path)),
+            None => resolve(issuer, &format!("{}{path}", self.path)),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -43,7 +81,7 @@ impl Config {
         headers: &HeaderMap,
         keys: &[u8],
     ) -> Response<Bytes> {
-        let path = path.strip_prefix(self.prefix.as_str()).unwrap_or_default();
+        let path = self.prefix.rest(path, headers).unwrap_or_default();
         if !matches!(path, DISCOVERY_PATH | KEYS_PATH) {
             return refuse(StatusCode::NOT_FOUND, "404 page not found\n");
         }
@@ -70,7 +108,7 @@ impl Config {
         let jwks_uri = self
             .jwks_uri
             .clone()
-            .unwrap_or_else(|| resolve(&issuer, &format!("{}{KEYS_PATH}", self.prefix)));
+            .unwrap_or_else(|| self.prefix.resolve(&issuer, KEYS_PATH));
         serde_json::to_vec(&Discovery {
             issuer: &issuer,
             jwks_uri: &jwks_uri,
@@ -108,15 +146,6 @@ impl Config {
     }
 }
 
-/// Reads `--oidc-path-prefix`: without a leading slash it has no effect, as in upstream.
-pub(crate) fn prefix(flag: &str) -> String {
-    if flag.starts_with('/') {
-        flag.trim_end_matches('/').to_owned()
-    } else {
-        String::new()
-    }
-}
-
 fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     headers
         .get("x-forwarded-host")
@@ -144,15 +173,21 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// The path at the root of the URL's host.
+/// A path with a slash before it stands at the root of the URL's host, one without in place of the URL's last part.
 fn resolve(url: &str, path: &str) -> String {
-    match url.split_once("://") {
+    let (server, own) = match url.split_once("://") {
         Some((scheme, rest)) => {
-            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            format!("{scheme}://{host}{path}")
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            (format!("{scheme}://{}", &rest[..end]), &rest[end..])
         }
-        None => path.to_owned(),
+        None => (String::new(), url),
+    };
+    if path.starts_with('/') {
+        return server + path;
     }
+    let own = own.split(['?', '#']).next().unwrap_or_default();
+    let folder = own.rfind('/').map_or("/", |end| &own[..=end]);
+    format!("{server}{folder}{path}")
 }
 
 fn json(body: Bytes) -> Response<Bytes> {
@@ -189,9 +224,9 @@ mod tests {
             scheme: "https",
             issuer: None,
             jwks_uri: None,
-            prefix: String::new(),
+            prefix: Prefix::default(),
             allowed_hosts: Vec::new(),
-            algorithm: Algorithm::RS256,
+            algorithm: Algorithm::Rs256,
         }
     }
 
@@ -241,7 +276,7 @@ mod tests {
     fn paths_and_methods() {
         let host = headers("any", None);
         let prefixed = Config {
-            prefix: prefix("/oidc/"),
+            prefix: Prefix::read("/oidc/"),
             ..config()
         };
         for (path, plain, with_prefix) in [
@@ -260,7 +295,28 @@ mod tests {
         }
         assert_eq!(status(&config(), Method::POST, "/jwks.json", &host), 405);
         assert_eq!(status(&config(), Method::HEAD, DISCOVERY_PATH, &host), 405);
-        assert_eq!(prefix("oidc"), "");
+    }
+
+    #[test]
+    fn a_prefix_without_a_slash_begins_with_a_host() {
+        let check = |flag: &str, host: &str, path: &str, expected: u16| {
+            let config = Config {
+                prefix: Prefix::read(flag),
+                ..config()
+            };
+            let found = status(&config, Method::GET, path, &headers(host, None));
+            assert_eq!(found, expected, "{flag} {host} {path}");
+        };
+        for (path, expected) in [("/jwks.json", 200), ("/oidc/jwks.json", 404)] {
+            check("oidc", "oidc", path, expected);
+            check("oidc/", "oidc:9080", path, expected);
+            check("oidc", "other", path, 404);
+        }
+        check("example.org/p", "example.org", "/p/jwks.json", 200);
+        check("example.org/p", "example.org", "/jwks.json", 404);
+        check("example.org/p", "other", "/p/jwks.json", 404);
+        check("/", "any", "/jwks.json", 200);
+        check("", "any", "/jwks.json", 200);
     }
 
     /// Host header injection: what a client says about the host reaches the document only from a list.
@@ -273,7 +329,7 @@ mod tests {
                 allowed_hosts: allowed.iter().map(ToString::to_string).collect(),
                 ..config()
             };
-            let path = format!("{}{DISCOVERY_PATH}", config.prefix);
+            let path = DISCOVERY_PATH;
             let mut headers = headers("sentry.example", Some(forwarded));
             for name in [
                 "x-forwarded-proto",
@@ -283,7 +339,7 @@ mod tests {
             ] {
                 headers.insert(name, HeaderValue::from_static("host=evil.example"));
             }
-            let answer = config.respond(&Method::GET, &path, &headers, b"{}");
+            let answer = config.respond(&Method::GET, path, &headers, b"{}");
             (
                 answer.status().as_u16(),
                 String::from_utf8(answer.into_body().to_vec()).unwrap(),
@@ -355,7 +411,7 @@ mod tests {
         check(&listed, "h", Some("f"), "https://f", "https://f/jwks.json");
         let named = Config {
             issuer: Some("https://issuer.example/tenant".to_owned()),
-            prefix: "/p".to_owned(),
+            prefix: Prefix::read("/p"),
             ..config()
         };
         check(
@@ -381,5 +437,18 @@ mod tests {
             ..config()
         };
         check(&odd, "h", None, "me", "/jwks.json");
+        // As upstream computes it: a relative URL beside the issuer's.
+        let hosted = |issuer: Option<&str>| Config {
+            issuer: issuer.map(str::to_owned),
+            prefix: Prefix::read("oidc/p"),
+            ..config()
+        };
+        let url = "https://oidc/oidc/p/jwks.json";
+        check(&hosted(None), "oidc", None, "https://oidc", url);
+        let issuer = "https://i/a/b?c=/d/e";
+        let url = "https://i/a/oidc/p/jwks.json";
+        check(&hosted(Some(issuer)), "oidc", None, issuer, url);
+        let url = "/oidc/p/jwks.json";
+        check(&hosted(Some("me")), "oidc", None, "me", url);
     }
 }

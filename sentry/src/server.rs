@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use dapr_proto::dapr::proto::sentry::v1::ca_server::Ca;
+use axum::Router;
+use dapr_proto::dapr::proto::sentry::v1::ca_server::{Ca, CaServer};
 use dapr_proto::dapr::proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
 use dapr_security::identity::spiffe_id;
-use dapr_security::{SpiffeId, TrustDomain};
+use dapr_security::{ServerOptions, SpiffeId, TrustDomain};
 use parking_lot::Mutex;
-use tonic::{Request, Response, Status};
+use tonic::body::Body;
+use tonic::service::{LayerExt as _, Routes};
+use tonic::{Code, Request, Response, Status};
+use tower::util::MapResponseLayer;
 
 use crate::ca::Authority;
 use crate::certificate::{self, Issued, Order};
@@ -25,6 +29,26 @@ const RENEWS: &str = "dapr-renews";
 const REQUEST_LIMIT: usize = 64 * 1024;
 /// JWT audiences of one request; each costs a signature.
 const AUDIENCES_LIMIT: usize = 64;
+/// Bytes of a whole message, which is held in memory before anybody is known: a signing request and a token, both of the
+/// largest size, and as much again.
+const MESSAGE_LIMIT: usize = 256 * 1024;
+/// Bytes of a name that are logged, and of a reason that is logged and answered: both may be what a stranger has sent.
+const SHOWN: usize = 128;
+const SHOWN_REASON: usize = 1024;
+/// Calls on one connection at once; a sidecar makes one.
+const STREAMS: u32 = 128;
+/// Connections at once. Each of them lives for one certificate, so that thousands of sidecars that start together need
+/// some hundreds.
+const CONNECTIONS: usize = 4096;
+/// Bytes of the header fields of one call; a client sends some hundred.
+const HEADERS: u32 = 16 * 1024;
+/// How long a client may take from the handshake to its first call.
+const FIRST_CALL: Duration = Duration::from_secs(10);
+/// How long a connection may have calls running without a pause, and once more until it is closed: clients give a call up
+/// after three seconds, so that what is still half-sent by then is meant to stay.
+const BUSY: Duration = Duration::from_secs(15);
+/// How long a connection may be idle; a client that wants another certificate soon is served on it.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// How many schedulers have a name in the scheduler's certificate.
 const SCHEDULERS: usize = 3;
@@ -52,13 +76,42 @@ pub(crate) struct Service {
     pub(crate) ledger: Arc<Mutex<Ledger>>,
 }
 
+/// What is answered to whom. A message beyond [`MESSAGE_LIMIT`] is refused as a signing request beyond its own limit is.
+pub(crate) fn routes(service: Service) -> Router {
+    let service = CaServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
+    let refuse: fn(http::Response<Body>) -> http::Response<Body> = too_large;
+    Routes::new(MapResponseLayer::new(refuse).named_layer(service)).into_axum_router()
+}
+
+/// The library's code for it is `OutOfRange`, which nothing else here answers.
+fn too_large(response: http::Response<Body>) -> http::Response<Body> {
+    let code = response.headers().get(Status::GRPC_STATUS);
+    if code.is_none_or(|code| Code::from_bytes(code.as_bytes()) != Code::OutOfRange) {
+        return response;
+    }
+    Status::invalid_argument(format!("request is larger than {MESSAGE_LIMIT} bytes")).into_http()
+}
+
+/// The limits of strangers: anybody may connect.
+pub(crate) fn limits() -> ServerOptions {
+    ServerOptions {
+        max_concurrent_streams: Some(STREAMS),
+        max_header_list_size: HEADERS,
+        max_connection_idle: Some(IDLE),
+        max_connection_busy: Some(BUSY),
+        header_timeout: Some(FIRST_CALL),
+        max_connections: Some(CONNECTIONS),
+        ..ServerOptions::default()
+    }
+}
+
 #[tonic::async_trait]
 impl Ca for Service {
     async fn sign_certificate(
         &self,
         request: Request<SignCertificateRequest>,
     ) -> Result<Response<SignCertificateResponse>, Status> {
-        self.metrics.requests.inc();
+        let received = self.metrics.received();
         let replaces = request
             .metadata()
             .get(RENEWS)
@@ -66,12 +119,13 @@ impl Ca for Service {
         let request = request.into_inner();
         match self.sign(&request, replaces).await {
             Ok(response) => {
-                self.metrics.signed.inc();
+                received.signed();
                 Ok(Response::new(response))
             }
             Err(status) => {
+                let status = Status::new(status.code(), cut(status.message(), SHOWN_REASON));
                 tracing::warn!(
-                    app_id = %request.id, namespace = %request.namespace, code = ?status.code(), error = status.message(),
+                    app_id = %shown(&request.id), namespace = %shown(&request.namespace), code = ?status.code(), error = status.message(),
                     "Certificate request refused"
                 );
                 Err(status)
@@ -95,13 +149,19 @@ impl Service {
         let key = certificate::public_key(&request.certificate_signing_request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let authority = self.authority.load_full();
-        let (id, issued) = self.issue(&authority, &granted.trust_domain, request, &key).map_err(|reason| {
-            self.metrics.failed.with_label_values(&["sign"]).inc();
-            tracing::error!(app_id = %request.id, namespace = %request.namespace, error = %reason, "Certificate cannot be signed");
-            Status::internal("failed to sign certificate")
-        })?;
+        let (id, issued) = self
+            .issue(&authority, &granted.trust_domain, request, &key)
+            .map_err(|reason| {
+                tracing::error!(
+                    app_id = %shown(&request.id),
+                    namespace = %shown(&request.namespace),
+                    error = %cut(&reason, SHOWN_REASON),
+                    "Certificate cannot be signed"
+                );
+                Status::internal("failed to sign certificate")
+            })?;
         let tokens = self.tokens(&id, request).map_err(|error| {
-            tracing::error!(%id, error = %chain(&error), "JWT cannot be signed");
+            tracing::error!(id = %shown(&id.to_string()), error = %chain(&error), "JWT cannot be signed");
             Status::internal("failed to generate JWT")
         })?;
         let (jwt, per_audience_jwts) = match tokens {
@@ -207,6 +267,16 @@ fn serial(text: &[u8]) -> Option<Vec<u8>> {
     bytes.skip_while(|byte| *byte == Some(0)).collect()
 }
 
+fn shown(text: &str) -> &str {
+    cut(text, SHOWN)
+}
+
+/// The beginning of a text that may be of any length.
+fn cut(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit))
+        .unwrap_or_default()
+}
+
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     dapr_kit::process::chain(error)
 }
@@ -272,6 +342,16 @@ mod tests {
         );
         check("dapr-system", "dapr-placement", &[]);
         check("default", "dapr-injector", &[]);
+    }
+
+    #[test]
+    fn what_a_stranger_sends_is_cut_where_it_is_told() {
+        assert_eq!(shown("orders"), "orders");
+        assert_eq!(shown(&"a".repeat(1 << 20)).len(), SHOWN);
+        // Never within a character.
+        let text = "ä".repeat(SHOWN);
+        assert_eq!(cut(&text, 3), "ä");
+        assert_eq!(cut(&text, 0), "");
     }
 
     #[test]

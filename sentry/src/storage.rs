@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use dapr_security::certificate;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 mod cluster;
@@ -92,6 +93,37 @@ impl Kept {
     pub(crate) fn get(&self, item: Item) -> Option<&[u8]> {
         self.items.get(&item).map(Vec::as_slice)
     }
+
+    /// Takes chain and key from under the names that cert-manager gives them, if they are an authority: the certificate
+    /// of a server may lie there as well.
+    fn adopt(&mut self, [chain, key]: [Option<Vec<u8>>; 2]) {
+        let has_own = self.get(Item::Chain).is_some() || self.get(Item::Key).is_some();
+        if has_own || self.get(Item::Root).is_none() {
+            return;
+        }
+        if let (Some(chain), Some(key)) = (chain, key)
+            && !is_of_server(&chain)
+        {
+            self.items.insert(Item::Chain, chain);
+            self.items.insert(Item::Key, key);
+            self.is_foreign = true;
+        }
+    }
+}
+
+/// Names of chain and key where they are not Sentry's own.
+const FOREIGN: [&str; 2] = ["tls.crt", "tls.key"];
+
+/// Whether the first certificate signs no others. What cannot be read is not judged here: it is refused later, by name.
+fn is_of_server(chain: &[u8]) -> bool {
+    let Ok(chain) = certificate::chain_from_pem(chain) else {
+        return false;
+    };
+    let first = chain.first().map(|der| certificate::parse(der));
+    let Some(Ok(first)) = first else { return false };
+    let constraints = first.basic_constraints().ok().flatten();
+    let usage = first.key_usage().ok().flatten();
+    !constraints.is_some_and(|it| it.value.ca) && !usage.is_some_and(|it| it.value.key_cert_sign())
 }
 
 /// What is to be written, and with `None` removed.
@@ -120,19 +152,23 @@ impl Storage {
         }
     }
 
-    /// Writes all changes or none; fails with [`Error::Conflict`] if what was loaded is no longer the newest.
-    pub(crate) async fn save(&self, kept: &Kept, changes: &Changes) -> Result<(), Error> {
+    /// Writes all changes or none, and returns what is there then; fails with [`Error::Conflict`] if what was loaded is
+    /// no longer the newest.
+    pub(crate) async fn save(&self, kept: &Kept, changes: &Changes) -> Result<Kept, Error> {
         match self {
-            Self::Directory(directory) => directory.save(changes).await,
+            Self::Directory(directory) => {
+                directory.save(changes).await?;
+                directory.look().await
+            }
             Self::Cluster(cluster) => cluster.save(kept, changes).await,
         }
     }
 
-    /// Makes the bundle and the key set visible to everybody.
-    pub(crate) async fn publish(&self, kept: &Kept, published: &Published) -> Result<(), Error> {
+    /// Makes the bundle and the key set visible to everybody, and returns what is there then.
+    pub(crate) async fn publish(&self, kept: Kept, published: &Published) -> Result<Kept, Error> {
         match self {
-            Self::Directory(_) => Ok(()),
-            Self::Cluster(cluster) => cluster.publish(kept, published).await,
+            Self::Directory(_) => Ok(kept),
+            Self::Cluster(cluster) => cluster.publish(&kept, published).await,
         }
     }
 
@@ -144,10 +180,13 @@ impl Storage {
         }
     }
 
-    /// Takes the request away once it was heard.
-    pub(crate) async fn acknowledge(&self, kept: &Kept) -> Result<(), Error> {
+    /// Takes the request away once it was heard, and returns what is there then.
+    pub(crate) async fn acknowledge(&self, kept: &Kept) -> Result<Kept, Error> {
         match self {
-            Self::Directory(directory) => directory.acknowledge().await,
+            Self::Directory(directory) => {
+                directory.acknowledge().await?;
+                directory.look().await
+            }
             Self::Cluster(cluster) => cluster.acknowledge(kept).await,
         }
     }
@@ -157,6 +196,15 @@ impl Storage {
         match self {
             Self::Directory(directory) => format!("file {:?}", directory.path(item)),
             Self::Cluster(cluster) => cluster.describe(item),
+        }
+    }
+
+    /// What a person has to look at to see the chain that was found.
+    pub(crate) fn describe_chain(&self, kept: &Kept) -> String {
+        match self {
+            _ if !kept.is_foreign => self.describe(Item::Chain),
+            Self::Directory(directory) => format!("file {:?}", directory.foreign(FOREIGN[0])),
+            Self::Cluster(cluster) => cluster.describe_key(FOREIGN[0]),
         }
     }
 

@@ -57,3 +57,30 @@ async fn more_silent_clients_than_handshakes_stall_nobody() {
     let ended = timeout(SOON, silent[0].read(&mut [0])).await.unwrap();
     assert!(ended.is_err() || ended.is_ok_and(|length| length == 0));
 }
+
+#[tokio::test]
+async fn more_connections_than_the_limit_wait_until_one_ends() {
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let options = ServerOptions {
+        max_connections: Some(2),
+        ..Default::default()
+    };
+    let server = server_with(Acceptor::PlainWeb, options).await;
+    let connect = async || TcpStream::connect(server.address).await.unwrap();
+    let answer = async |stream: &mut TcpStream| {
+        let mut status = [0; b"HTTP/1.1 ".len()];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 ");
+    };
+    let (mut first, mut second) = (connect().await, connect().await);
+    for stream in [&mut first, &mut second] {
+        stream.write_all(GET).await.unwrap();
+        timeout(SOON, answer(stream)).await.unwrap();
+    }
+    let mut third = connect().await;
+    third.write_all(GET).await.unwrap();
+    let early = timeout(Duration::from_millis(300), third.read_u8()).await;
+    assert!(early.is_err(), "there is no room for it");
+    drop(first);
+    timeout(SOON, answer(&mut third)).await.unwrap();
+}

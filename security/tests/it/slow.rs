@@ -127,6 +127,57 @@ async fn who_asks_in_time_stays() {
 }
 
 #[tokio::test]
+async fn without_tls_both_protocols_are_spoken_and_silence_is_cut() {
+    let options = |limit| ServerOptions {
+        header_timeout: Some(limit),
+        ..Default::default()
+    };
+    let server = server_with(Acceptor::PlainWeb, options(SOON)).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut status = [0; b"HTTP/1.1 200".len()];
+    let read = timeout(SOON, stream.read_exact(&mut status)).await;
+    read.unwrap().unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    let connector = Security::insecure().connector(Expect::Plaintext);
+    let mut client = dial(server.address, connector).await.unwrap();
+    let asked = client.sign_certificate(SignCertificateRequest::default());
+    assert!(timeout(SOON, asked).await.unwrap().is_ok());
+
+    let server = server_with(Acceptor::PlainWeb, options(LIMIT)).await;
+    for sent in [&b""[..], HALF, &PREFACE[..10], PREFACE] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        let mut said = Vec::new();
+        let ended = timeout(SOON, stream.read_to_end(&mut said)).await;
+        assert!(ended.is_ok(), "{sent:?} is still open");
+    }
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limit_is_refused() {
+    let options = ServerOptions {
+        max_header_list_size: 16 * 1024,
+        ..Default::default()
+    };
+    let stage = Stage::start(options).await;
+    for protocol in [Some(HTTP1), None] {
+        for (length, expected) in [(1_000, b"HTTP/1.1 200"), (20_000, b"HTTP/1.1 431")] {
+            let mut stream = stage.dial(protocol).await;
+            let head = [HALF, &vec![b'x'; length], b"\r\n\r\n"].concat();
+            stream.write_all(&head).await.unwrap();
+            let mut status = [0; b"HTTP/1.1 200".len()];
+            let read = timeout(SOON, stream.read_exact(&mut status)).await;
+            read.unwrap().unwrap();
+            assert_eq!(&status, expected, "{protocol:?} {length}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn requests_that_never_end_are_cut() {
     let options = ServerOptions {
         max_connection_busy: Some(LIMIT),

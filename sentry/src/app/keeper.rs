@@ -101,8 +101,11 @@ impl Keeper {
                 biased;
                 () = &mut due => (true, pause),
                 () = triggers.files.changed() => {
-                    self.place.metrics.issuer_changed.inc();
-                    reload_at.get_or_insert_with(|| Instant::now() + BATCH);
+                    // Files that are replaced one after the other are one change.
+                    reload_at.get_or_insert_with(|| {
+                        self.place.metrics.issuer_changed.inc();
+                        Instant::now() + BATCH
+                    });
                     (false, pause)
                 }
                 Some(()) = triggers.published.recv() => (self.reload().await, Duration::ZERO),

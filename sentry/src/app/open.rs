@@ -58,26 +58,23 @@ impl Place {
     pub(super) async fn open(&self) -> anyhow::Result<Opened> {
         let mut is_new = false;
         for _ in 0..ATTEMPTS {
-            let kept = self.storage.load().await?;
+            let mut kept = self.storage.load().await?;
             let changes = self.missing(&kept).await?;
             if !changes.is_empty() {
                 match self.storage.save(&kept, &changes).await {
-                    Ok(()) => {
+                    Ok(saved) => {
                         is_new |= changes.contains_key(&Item::Root);
                         self.metrics.issuer_changed.inc();
+                        kept = saved;
                     }
                     // Another replica was faster; what it made is as good.
-                    Err(crate::storage::Error::Conflict(_)) => {}
+                    Err(crate::storage::Error::Conflict(_)) => continue,
                     Err(error) => return Err(error.into()),
                 }
-                continue;
             }
-            if self.publish(&kept).await? {
-                continue;
+            if let Some(opened) = self.settle(kept).await? {
+                return Ok(Opened { is_new, ..opened });
             }
-            let mut opened = self.check(kept)?;
-            opened.is_new = is_new;
-            return Ok(opened);
         }
         bail!("the certificate authority changes faster than it can be read")
     }
@@ -85,28 +82,37 @@ impl Place {
     /// Reads the material again. What is missing is not made: it was there before, and somebody has to say that it is
     /// to be replaced.
     pub(super) async fn reload(&self) -> anyhow::Result<Opened> {
+        self.reload_from(self.storage.load().await?).await
+    }
+
+    /// As [`Place::reload`], of what was just written or read.
+    pub(super) async fn reload_from(&self, mut kept: Kept) -> anyhow::Result<Opened> {
         for _ in 0..ATTEMPTS {
-            let kept = self.storage.load().await?;
-            let opened = self.check(kept)?;
-            if !self.publish(&opened.kept).await? {
+            if let Some(opened) = self.settle(kept).await? {
                 return Ok(opened);
             }
+            kept = self.storage.load().await?;
         }
         bail!("the certificate authority changes faster than it can be read")
     }
 
-    /// Publishes what is not published yet; true if it was done and what was loaded is no longer the newest.
-    async fn publish(&self, kept: &Kept) -> anyhow::Result<bool> {
-        let publication = material::publication(kept, &self.storage, self.jwt.enabled)?;
+    /// Checks the material and publishes what is not published yet; none if somebody else has written meanwhile, so that
+    /// it has to be read again.
+    async fn settle(&self, kept: Kept) -> anyhow::Result<Option<Opened>> {
+        let mut opened = self.check(kept)?;
+        let publication = material::publication(&opened.kept, &self.storage, self.jwt.enabled)?;
         let Some(publication) = publication else {
-            return Ok(false);
+            return Ok(Some(opened));
         };
-        match self.storage.publish(kept, &publication).await {
-            Ok(()) => tracing::info!("Trust bundle published"),
-            Err(crate::storage::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        match self.storage.publish(opened.kept, &publication).await {
+            Ok(kept) => {
+                tracing::info!("Trust bundle published");
+                opened.kept = kept;
+                Ok(Some(opened))
+            }
+            Err(crate::storage::Error::Conflict(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        Ok(true)
     }
 
     /// What has to be made.
@@ -151,14 +157,13 @@ impl Place {
             bail!("the certificate authority is gone; restart sentry to have a new one made");
         };
         let record = material::rotation(&kept, &self.storage)?;
-        let where_ = self.storage.describe(Item::Chain);
+        let where_ = self.storage.describe_chain(&kept);
         let authority = Authority::from_files(&files, SystemTime::now())
             .with_context(|| format!("the certificate authority is not valid ({where_})"))?;
         let signer = match material::jwt(&kept) {
-            Some(files) => Some(
-                Signer::from_files(files, self.jwt.config.clone())
-                    .context("the JWT signing key is not valid")?,
-            ),
+            Some(files) => self
+                .signer(files)
+                .context("the JWT signing key is not valid")?,
             None if self.jwt.enabled => {
                 bail!("the JWT signing key is gone; restart sentry to have a new one made")
             }
@@ -166,11 +171,20 @@ impl Place {
         };
         Ok(Opened {
             authority,
-            signer: signer.filter(|_| self.jwt.enabled),
+            signer,
             kept,
             record,
             is_new: false,
         })
+    }
+
+    /// Who signs JWTs. A pair that is there must be one whether or not they are wanted; which algorithm it is for only
+    /// matters if they are.
+    fn signer(&self, files: jwt::Files) -> Result<Option<Signer>, jwt::Error> {
+        let config = &self.jwt.config;
+        let pair = jwt::Pair::read(files, config.key_id.as_deref())?;
+        let signer = self.jwt.enabled.then(|| Signer::new(pair, config.clone()));
+        signer.transpose()
     }
 }
 

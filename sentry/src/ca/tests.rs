@@ -1,12 +1,15 @@
 use std::time::Duration;
 
+use dapr_e2e_apiserver::preparation::skipped;
 use proptest::prelude::*;
 use rcgen::{
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_RSA_SHA256,
+    ExtendedKeyUsagePurpose, GeneralSubtree, NameConstraints, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_RSA_SHA256, SigningKey as _,
 };
 use x509_parser::oid_registry;
 
 use super::*;
+use crate::der;
 
 const SKEW: Duration = Duration::from_secs(900);
 
@@ -36,32 +39,26 @@ fn params(name: &str, usages: Vec<KeyUsagePurpose>) -> CertificateParams {
 
 /// An authority of the kind a user brings: root, intermediate, issuer, all with keys of one algorithm.
 fn brought(algorithm: &'static rcgen::SignatureAlgorithm) -> Files {
-    let make = |name: &str| {
-        let usages = vec![KeyUsagePurpose::KeyCertSign];
-        (
-            params(name, usages),
-            KeyPair::generate_for(algorithm).unwrap(),
-        )
-    };
-    let (root_params, root_key) = make("root");
-    let root = root_params.self_signed(&root_key).unwrap().der().clone();
-    let root_issuer = Issuer::new(root_params, root_key);
-    let (middle_params, middle_key) = make("middle");
-    let middle = middle_params
-        .signed_by(&middle_key, &root_issuer)
-        .unwrap()
-        .der()
-        .clone();
-    let middle_issuer = Issuer::new(middle_params, middle_key);
-    let (params, key) = make("issuer");
-    let issuer = params
-        .signed_by(&key, &middle_issuer)
-        .unwrap()
-        .der()
-        .clone();
+    brought_with(algorithm, |_, _, _| ())
+}
+
+/// As [`brought`], with other contents of the three certificates.
+fn brought_with(
+    algorithm: &'static rcgen::SignatureAlgorithm,
+    change: impl FnOnce(&mut CertificateParams, &mut CertificateParams, &mut CertificateParams),
+) -> Files {
+    let [mut root, mut middle, mut issuer] =
+        ["root", "middle", "issuer"].map(|name| params(name, vec![KeyUsagePurpose::KeyCertSign]));
+    change(&mut root, &mut middle, &mut issuer);
+    let [root_key, middle_key, key] = [(); 3].map(|()| KeyPair::generate_for(algorithm).unwrap());
+    let root_der = root.self_signed(&root_key).unwrap().der().clone();
+    let root = Issuer::new(root, root_key);
+    let middle_der = middle.signed_by(&middle_key, &root).unwrap().der().clone();
+    let middle = Issuer::new(middle, middle_key);
+    let issuer = issuer.signed_by(&key, &middle).unwrap().der().clone();
     Files {
-        root: chain_to_pem(std::slice::from_ref(&root)).into_bytes(),
-        chain: format!("# chain\n{}", chain_to_pem(&[issuer, middle, root])).into_bytes(),
+        root: chain_to_pem(std::slice::from_ref(&root_der)).into_bytes(),
+        chain: format!("# chain\n{}", chain_to_pem(&[issuer, middle_der, root_der])).into_bytes(),
         key: key.serialize_pem().into_bytes(),
     }
 }
@@ -201,8 +198,150 @@ fn a_leaf_is_no_authority() {
     };
     assert!(matches!(
         Authority::from_files(&files, now()),
-        Err(Error::NotAuthority)
+        Err(Error::NotAuthority(Place::Chain(0)))
     ));
+}
+
+/// Changes of root, intermediate and issuer.
+type Change = fn(&mut CertificateParams, &mut CertificateParams, &mut CertificateParams);
+
+fn check_brought(change: Change, expected: Option<&str>) {
+    let files = brought_with(&PKCS_ED25519, change);
+    let found = Authority::from_files(&files, now()).map(|_| ());
+    let found = found.map_err(|error| dapr_kit::process::chain(&error));
+    match (&found, expected) {
+        (Ok(()), None) => {}
+        (Err(found), Some(expected)) => assert!(found.contains(expected), "{found}"),
+        (Ok(()) | Err(_), _) => panic!("{found:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn what_no_peer_accepts_is_refused() {
+    check_brought(
+        |_, _, issuer| issuer.is_ca = IsCa::ExplicitNoCa,
+        Some("issuer certificate may not sign certificates"),
+    );
+    check_brought(
+        |_, _, issuer| issuer.is_ca = IsCa::NoCa,
+        Some("issuer certificate may not sign certificates"),
+    );
+    check_brought(
+        |_, _, issuer| issuer.key_usages = vec![KeyUsagePurpose::DigitalSignature],
+        Some("issuer certificate may not sign certificates"),
+    );
+    check_brought(
+        |_, middle, _| middle.is_ca = IsCa::NoCa,
+        Some("certificate 2 of the issuer certificate chain may not sign certificates"),
+    );
+    check_brought(
+        |_, middle, _| middle.key_usages = vec![KeyUsagePurpose::CrlSign],
+        Some("certificate 2 of the issuer certificate chain may not sign certificates"),
+    );
+    check_brought(
+        |root, _, _| root.is_ca = IsCa::NoCa,
+        Some("root certificate 1 of the file may not sign certificates"),
+    );
+    check_brought(
+        |root, _, _| root.key_usages = vec![KeyUsagePurpose::CrlSign],
+        Some("root certificate 1 of the file may not sign certificates"),
+    );
+    check_brought(
+        |_, middle, _| middle.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
+        Some("certificate 2 of the issuer certificate chain allows fewer"),
+    );
+    check_brought(
+        |root, _, _| root.is_ca = IsCa::Ca(BasicConstraints::Constrained(1)),
+        Some("root certificate 1 of the file allows fewer"),
+    );
+    // What only the verifier knows.
+    let not_accepted = "workloads' certificates would not be accepted by their peers: clients do";
+    check_brought(
+        |_, middle, _| middle.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning],
+        Some(not_accepted),
+    );
+    check_brought(
+        |_, middle, _| {
+            middle.name_constraints = Some(NameConstraints {
+                permitted_subtrees: vec![GeneralSubtree::DirectoryName(DistinguishedName::new())],
+                excluded_subtrees: Vec::new(),
+            });
+        },
+        Some(not_accepted),
+    );
+}
+
+#[test]
+fn what_peers_accept_is_taken() {
+    check_brought(
+        |root, middle, issuer| {
+            for it in [root, middle, issuer] {
+                it.key_usages.clear();
+            }
+        },
+        None,
+    );
+    check_brought(
+        |root, middle, issuer| {
+            root.is_ca = IsCa::Ca(BasicConstraints::Constrained(2));
+            middle.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+            issuer.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        },
+        None,
+    );
+    // Another root of the bundle is no concern of this issuer.
+    let mut files = brought(&PKCS_ED25519);
+    files
+        .root
+        .extend(brought_with(&PKCS_ED25519, |root, _, _| root.is_ca = IsCa::NoCa).root);
+    Authority::from_files(&files, now()).unwrap();
+}
+
+/// The certificate as it would be in version 1, which has no extensions.
+fn without_extensions(certificate: &[u8], key: &KeyPair) -> CertificateDer<'static> {
+    let parts = der::elements(certificate).unwrap();
+    let fields = der::elements(parts[0]).unwrap();
+    let body = der::sequence(&fields[1..7]);
+    let signature = der::bit_string(&key.sign(&body).unwrap());
+    der::sequence(&[&body, parts[1], &signature]).into()
+}
+
+#[test]
+fn a_root_of_version_1_is_one() {
+    let root_key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let root = params("root", Vec::new());
+    let root_der = without_extensions(root.self_signed(&root_key).unwrap().der(), &root_key);
+    let issuer = params("issuer", vec![KeyUsagePurpose::KeyCertSign]);
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let issuer = issuer
+        .signed_by(&key, &Issuer::new(root, root_key))
+        .unwrap();
+    let files = super::files(&[root_der], &[issuer.der().clone()], &key);
+    let authority = Authority::from_files(&files, now()).unwrap();
+    assert!(accepts(authority.anchors().certificates(), &authority));
+}
+
+#[test]
+fn openssl_reads_the_keys() {
+    let next = succeeded(&generated()).key;
+    for key in [generated().key, next] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &key).unwrap();
+        let read = std::process::Command::new("openssl")
+            .args(["pkey", "-noout", "-in"])
+            .arg(file.path())
+            .output();
+        match read {
+            Ok(output) => {
+                let told = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{told}");
+            }
+            Err(_) => skipped("sentry: openssl pkey", "there is no openssl").unwrap(),
+        }
+        let block = pem::parse(&key).unwrap();
+        let fields = der::elements(block.contents()).unwrap();
+        assert_eq!(fields.len(), 3, "version, algorithm, key");
+    }
 }
 
 /// Whether a verifier that has `roots` only accepts a certificate of the authority: the library all our peers use.

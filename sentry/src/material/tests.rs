@@ -136,29 +136,57 @@ fn comments_do_not_make_a_difference() {
         .unwrap()
         .pem();
     let commented = format!("# my root\n{}", pem.replace('\n', "\r\n"));
-    assert_eq!(
-        certificates(pem.as_bytes()),
-        certificates(commented.as_bytes())
-    );
-    assert_ne!(certificates(b"a"), certificates(b"b"));
+    assert_eq!(plain(pem.as_bytes()), plain(commented.as_bytes()));
+    assert_ne!(plain(b"a"), plain(b"b"));
 }
 
 #[tokio::test]
-async fn key_sets_are_published_only_where_jwts_are_issued() {
+async fn comments_are_not_published() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap()
+        .pem()
+        .replace("\r\n", "\n");
+    let commented = format!("# password of the vault: secret\n{pem}");
+    let items = [(Item::Root, commented.as_str()), WHOLE[1], WHOLE[2]];
+    let published = publication(&kept(&items, Some(None)), &cluster(), false).unwrap();
+    let root = published.and_then(|it| it.root).unwrap();
+    assert_eq!(String::from_utf8(root).unwrap(), pem);
+    // What a user has published stays as it is, and a rotation knows it again.
+    let published = publication(&kept(&items, Some(Some(&commented))), &cluster(), false);
+    assert_eq!(published.unwrap(), None);
+    let before = record(&pem);
+    let items = [WHOLE[0], WHOLE[1], WHOLE[2], (Item::Rotation, &before)];
+    let published = publication(&kept(&items, Some(Some(&commented))), &cluster(), false);
+    assert!(published.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_key_set_is_published_for_jwts_and_stays_as_long_as_its_key() {
     let storage = cluster();
-    let mut kept = kept(&WHOLE, Some(Some("root")));
-    kept.items.insert(Item::JwtKeys, b"keys".to_vec());
-    let keys = |kept: &Kept, wanted| {
-        publication(kept, &storage, wanted)
-            .unwrap()
-            .map(|it| it.keys)
-    };
-    assert_eq!(keys(&kept, false), None);
-    assert_eq!(keys(&kept, true), Some(Some(b"keys".to_vec())));
-    kept.published = Some(Published {
-        root: Some(b"root".to_vec()),
-        keys: Some(b"keys".to_vec()),
-    });
-    assert_eq!(keys(&kept, true), None);
-    assert_eq!(keys(&kept, false), Some(None));
+    let check =
+        |key: Option<&str>, published: Option<&str>, wanted, expected: Option<Option<&str>>| {
+            let mut kept = kept(&WHOLE, Some(Some("root")));
+            if let Some(key) = key {
+                kept.items.insert(Item::JwtKey, key.into());
+                kept.items.insert(Item::JwtKeys, b"keys".to_vec());
+            }
+            kept.published.as_mut().unwrap().keys = published.map(Into::into);
+            let found = publication(&kept, &storage, wanted).unwrap();
+            let found = found.map(|it| it.keys.map(|keys| String::from_utf8(keys).unwrap()));
+            assert_eq!(
+                found.as_ref().map(Option::as_deref),
+                expected,
+                "{key:?} {published:?} {wanted}"
+            );
+        };
+    check(Some("key"), None, true, Some(Some("keys")));
+    check(Some("key"), Some("keys"), true, None);
+    check(Some("key"), Some("older"), true, Some(Some("keys")));
+    // Switched off.
+    check(Some("key"), None, false, None);
+    check(Some("key"), Some("keys"), false, None);
+    check(None, Some("keys"), false, Some(None));
+    check(None, None, false, None);
 }

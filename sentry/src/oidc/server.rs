@@ -11,7 +11,7 @@ use axum::extract::Request;
 use dapr_kit::health::Target;
 use dapr_security::certificate::chain_from_pem;
 use dapr_security::watch::Changes;
-use dapr_security::{Acceptor, ServerOptions};
+use dapr_security::{Acceptor, ServerOptions, serve};
 use http::{HeaderValue, Response, header};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
@@ -25,6 +25,16 @@ use crate::jwt::Signer;
 
 /// Pause between looks for the certificate while it is missing or broken.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long the head of a request may take, as upstream has it; over HTTP/1.1 also the pause before it.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may be without a request, and how long with one that does not end: the answers are small.
+const IDLE: Duration = Duration::from_secs(60);
+const BUSY: Duration = Duration::from_secs(20);
+/// Connections at once, and requests at once on one of them: who verifies tokens asks about once an hour.
+const CONNECTIONS: usize = 512;
+const STREAMS: u32 = 16;
+/// Bytes of the header fields of a request over HTTP/2.
+const HEADERS: u32 = 16 * 1024;
 
 /// Why the certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +140,7 @@ impl Server {
         let routes = routes(Arc::new(config), signer);
         let Some((files, changes)) = tls else {
             target.ready();
-            let server =
-                axum::serve(listener, routes).with_graceful_shutdown(token.cancelled_owned());
-            if let Err(error) = server.await {
-                tracing::error!(%error, "The OIDC server ended");
-            }
-            return;
+            return serve(listener, Acceptor::PlainWeb, routes, limits(), token).await;
         };
         let Some(config) = token.run_until_cancelled(files.first()).await else {
             return;
@@ -143,12 +148,23 @@ impl Server {
         let config = Arc::new(ArcSwap::from_pointee(config));
         target.ready();
         let acceptor = Acceptor::Own(Arc::clone(&config));
-        let serving =
-            dapr_security::serve(listener, acceptor, routes, ServerOptions::default(), token);
         tokio::select! {
-            () = serving => {}
+            () = serve(listener, acceptor, routes, limits(), token) => {}
             () = files.keep(changes, &config) => {}
         }
+    }
+}
+
+/// The limits of strangers: the port may be open to the world.
+fn limits() -> ServerOptions {
+    ServerOptions {
+        max_concurrent_streams: Some(STREAMS),
+        max_header_list_size: HEADERS,
+        max_connection_idle: Some(IDLE),
+        max_connection_busy: Some(BUSY),
+        header_timeout: Some(HEAD),
+        max_connections: Some(CONNECTIONS),
+        ..ServerOptions::default()
     }
 }
 

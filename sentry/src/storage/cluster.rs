@@ -6,10 +6,11 @@ use std::fmt;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-use super::{Changes, Error, Item, Kept, Published};
+use super::{Changes, Error, FOREIGN, Item, Kept, Published};
 
 /// Name of both objects.
 pub(crate) const NAME: &str = "dapr-trust-bundle";
@@ -67,8 +68,12 @@ impl Cluster {
     pub(super) fn describe(&self, item: Item) -> String {
         match item {
             Item::Rotation => format!("{}, annotation {ROTATION_ANNOTATION:?}", self.secret()),
-            item => format!("{}, key {:?}", self.secret(), self.key(item)),
+            item => self.describe_key(self.key(item)),
         }
+    }
+
+    pub(super) fn describe_key(&self, key: &str) -> String {
+        format!("{}, key {key:?}", self.secret())
     }
 
     pub(super) fn describe_published(&self) -> String {
@@ -88,6 +93,11 @@ impl Cluster {
         let secret = found(secret, || self.secret())?;
         let config_map = self.config_maps.get_opt(NAME).await;
         let config_map = found(config_map, || self.config_map())?;
+        Ok(self.kept(secret, config_map))
+    }
+
+    /// What stands in the two objects.
+    fn kept(&self, secret: Secret, config_map: ConfigMap) -> Kept {
         let mut items: BTreeMap<Item, Vec<u8>> = BTreeMap::new();
         let data = secret.data.iter().flatten();
         let data: BTreeMap<&str, &ByteString> = data.map(|(key, it)| (key.as_str(), it)).collect();
@@ -105,15 +115,7 @@ impl Cluster {
         {
             items.insert(Item::Rotation, text.clone().into_bytes());
         }
-        let mut is_foreign = false;
-        if !items.contains_key(&Item::Chain)
-            && !items.contains_key(&Item::Key)
-            && let (Some(chain), Some(key)) = (value("tls.crt"), value("tls.key"))
-        {
-            items.insert(Item::Chain, chain.clone());
-            items.insert(Item::Key, key.clone());
-            is_foreign = true;
-        }
+        let foreign = FOREIGN.map(|name| value(name).cloned());
         let text = |item| {
             let texts = config_map.data.as_ref()?;
             let text = texts.get(self.key(item)).filter(|it| !it.is_empty())?;
@@ -125,16 +127,18 @@ impl Cluster {
         };
         let request = config_map.metadata.annotations.as_ref();
         let request = request.and_then(|it| it.get(REQUEST_ANNOTATION)).cloned();
-        Ok(Kept {
+        let mut kept = Kept {
             items,
             published: Some(published),
             request,
-            is_foreign,
+            is_foreign: false,
             objects: Some(Box::new((secret, config_map))),
-        })
+        };
+        kept.adopt(foreign);
+        kept
     }
 
-    pub(super) async fn save(&self, kept: &Kept, changes: &Changes) -> Result<(), Error> {
+    pub(super) async fn save(&self, kept: &Kept, changes: &Changes) -> Result<Kept, Error> {
         let Some(objects) = &kept.objects else {
             return Err(Error::Missing(self.secret()));
         };
@@ -165,10 +169,13 @@ impl Cluster {
         }
         let params = PostParams::default();
         let updated = self.secrets.replace(NAME, &params, &secret).await;
-        done(updated.map(|_| ()), || self.secret())
+        let updated = done(updated, || self.secret())?;
+        // What was accepted is what was sent. It is not asked for again: an answer may come from a cache that lags.
+        follow(&mut secret.metadata, updated.metadata);
+        Ok(self.kept(secret, objects.1.clone()))
     }
 
-    pub(super) async fn publish(&self, kept: &Kept, published: &Published) -> Result<(), Error> {
+    pub(super) async fn publish(&self, kept: &Kept, published: &Published) -> Result<Kept, Error> {
         let Some(objects) = &kept.objects else {
             return Err(Error::Missing(self.config_map()));
         };
@@ -192,7 +199,8 @@ impl Cluster {
                 }
             }
         }
-        self.update(&config_map).await
+        self.update(&mut config_map).await?;
+        Ok(self.kept(objects.0.clone(), config_map))
     }
 
     pub(super) async fn request(&self, text: &str) -> Result<(), Error> {
@@ -200,25 +208,33 @@ impl Cluster {
         let mut config_map = found(config_map, || self.config_map())?;
         let annotations = config_map.metadata.annotations.get_or_insert_default();
         annotations.insert(REQUEST_ANNOTATION.to_owned(), text.to_owned());
-        self.update(&config_map).await
+        self.update(&mut config_map).await
     }
 
-    pub(super) async fn acknowledge(&self, kept: &Kept) -> Result<(), Error> {
+    pub(super) async fn acknowledge(&self, kept: &Kept) -> Result<Kept, Error> {
         let Some(objects) = &kept.objects else {
-            return Ok(());
+            return Err(Error::Missing(self.config_map()));
         };
         let mut config_map = objects.1.clone();
         if let Some(annotations) = &mut config_map.metadata.annotations {
             annotations.remove(REQUEST_ANNOTATION);
         }
-        self.update(&config_map).await
+        self.update(&mut config_map).await?;
+        Ok(self.kept(objects.0.clone(), config_map))
     }
 
-    async fn update(&self, config_map: &ConfigMap) -> Result<(), Error> {
+    async fn update(&self, config_map: &mut ConfigMap) -> Result<(), Error> {
         let params = PostParams::default();
         let updated = self.config_maps.replace(NAME, &params, config_map).await;
-        done(updated.map(|_| ()), || self.config_map())
+        let updated = done(updated, || self.config_map())?;
+        follow(&mut config_map.metadata, updated.metadata);
+        Ok(())
     }
+}
+
+/// The version that an update has made.
+fn follow(metadata: &mut ObjectMeta, updated: ObjectMeta) {
+    metadata.resource_version = updated.resource_version;
 }
 
 fn found<T>(result: kube::Result<Option<T>>, object: impl Fn() -> String) -> Result<T, Error> {
@@ -231,9 +247,9 @@ fn found<T>(result: kube::Result<Option<T>>, object: impl Fn() -> String) -> Res
     }
 }
 
-fn done(result: kube::Result<()>, object: impl Fn() -> String) -> Result<(), Error> {
+fn done<T>(result: kube::Result<T>, object: impl Fn() -> String) -> Result<T, Error> {
     match result {
-        Ok(()) => Ok(()),
+        Ok(updated) => Ok(updated),
         Err(kube::Error::Api(status)) if status.code == 409 => Err(Error::Conflict(object())),
         Err(source) => Err(Error::Update {
             object: object(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Changes, Error, Item, Kept, file};
+use super::{Changes, Error, FOREIGN, Item, Kept, file};
 
 /// Beside the root certificates: the changes that have begun, as a JSON object of file names and contents.
 const JOURNAL: &str = ".unfinished-write.json";
@@ -66,14 +66,8 @@ impl Directory {
                 kept.items.insert(item, contents);
             }
         }
-        if kept.get(Item::Chain).is_none() && kept.get(Item::Key).is_none() {
-            let [chain, key] = ["tls.crt", "tls.key"].map(|name| self.folder.join(name));
-            if let (Some(chain), Some(key)) = (file::read(&chain).await?, file::read(&key).await?) {
-                kept.items.insert(Item::Chain, chain);
-                kept.items.insert(Item::Key, key);
-                kept.is_foreign = true;
-            }
-        }
+        let [chain, key] = FOREIGN.map(|name| self.foreign(name));
+        kept.adopt([file::read(&chain).await?, file::read(&key).await?]);
         let request = file::read(&self.folder.join(REQUEST)).await?;
         kept.request = request.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
         Ok(kept)
@@ -117,6 +111,10 @@ impl Directory {
         Ok(file::write(&self.folder.join(REQUEST), None).await?)
     }
 
+    pub(super) fn foreign(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     fn journal(&self) -> PathBuf {
         self.folder.join(JOURNAL)
     }
@@ -143,6 +141,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::storage::Storage;
 
     fn directory(folder: &Path) -> Directory {
         let paths = ["ca.crt", "issuer.crt", "issuer.key", "jwt.key", "jwks.json"]
@@ -232,21 +231,45 @@ mod tests {
         assert!(error.to_string().contains("is damaged"), "{error}");
     }
 
+    fn certificate(is_ca: bool) -> String {
+        let mut params = rcgen::CertificateParams::default();
+        if is_ca {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().pem()
+    }
+
     #[tokio::test]
     async fn what_cert_manager_writes_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let directory = directory(folder.path());
-        for name in ["tls.crt", "tls.key", "ca.crt"] {
-            std::fs::write(folder.path().join(name), name).unwrap();
-        }
-        let kept = directory.load().await.unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        };
+        let load = async || directory.load().await.unwrap();
+        let authority = certificate(true);
+        write("tls.crt", &authority);
+        write("tls.key", "key");
+        assert!(!load().await.is_foreign, "no root: a server's certificate");
+        write("ca.crt", "root");
+        let kept = load().await;
         assert!(kept.is_foreign);
-        assert_eq!(kept.get(Item::Chain), Some(&b"tls.crt"[..]));
-        assert_eq!(kept.get(Item::Key), Some(&b"tls.key"[..]));
-        std::fs::write(folder.path().join("issuer.key"), "own").unwrap();
-        let kept = directory.load().await.unwrap();
+        assert_eq!(kept.get(Item::Chain), Some(authority.as_bytes()));
+        assert_eq!(kept.get(Item::Key), Some(&b"key"[..]));
+        let told = |kept: &Kept| Storage::Directory(directory.clone()).describe_chain(kept);
+        assert!(told(&kept).ends_with("tls.crt\""), "{}", told(&kept));
+        write("tls.crt", "half writ");
+        assert!(load().await.is_foreign, "to be refused by its name");
+        write("tls.crt", &certificate(false));
+        let kept = load().await;
+        assert!(!kept.is_foreign && kept.get(Item::Chain).is_none());
+        write("tls.crt", &authority);
+        write("issuer.key", "own");
+        let kept = load().await;
         assert!(!kept.is_foreign);
         assert_eq!(kept.get(Item::Chain), None);
+        assert!(told(&kept).ends_with("issuer.crt\""), "{}", told(&kept));
     }
 
     #[tokio::test]

@@ -7,13 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use dapr_proto::dapr::proto::sentry::v1::SignCertificateRequest;
 use dapr_security::{SpiffeId, TrustDomain};
-use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm};
-use jsonwebtoken::{DecodingKey, Header, Validation, decode, decode_header};
 use serde_json::Value;
 
+mod keys;
 mod remote;
 mod source;
 
+use keys::KeySet;
 pub(crate) use remote::Remote;
 pub(crate) use source::Source;
 
@@ -59,15 +59,15 @@ pub(crate) enum Denied {
     Subject(String),
 }
 
-fn parse(text: &[u8]) -> Result<JwkSet, Error> {
-    serde_json::from_slice(text).map_err(Error::Parse)
+fn parse(text: &[u8]) -> Result<KeySet, Error> {
+    KeySet::parse(text).map_err(Error::Parse)
 }
 
 /// The validator; its keys are replaced when their file changes or their URL says something else.
 #[derive(Debug)]
 pub(crate) struct Validator {
     origin: Origin,
-    keys: ArcSwap<JwkSet>,
+    keys: ArcSwap<KeySet>,
     audience: String,
 }
 
@@ -93,7 +93,7 @@ impl Validator {
             }
             Source::Url(address) => (
                 Origin::Remote(Remote::new(address).await?),
-                JwkSet::default(),
+                KeySet::default(),
             ),
         };
         Ok(Self {
@@ -130,7 +130,7 @@ impl Validator {
             "spiffe://{trust_domain}/ns/{}/{}",
             request.namespace, request.id
         );
-        let claims = verify(&request.token, &self.keys.load())?;
+        let claims = self.keys.load().verify(&request.token)?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -148,38 +148,12 @@ impl Validator {
     }
 }
 
-async fn read(path: &Path) -> Result<JwkSet, Error> {
+async fn read(path: &Path) -> Result<KeySet, Error> {
     let text = tokio::fs::read(path).await.map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
     })?;
     parse(&text)
-}
-
-/// Checks the signature with the keys that may have made it, and returns the claims.
-fn verify(token: &str, keys: &JwkSet) -> Result<Value, Denied> {
-    let header = decode_header(token).map_err(|_| Denied::Malformed)?;
-    let mut validation = Validation::new(header.alg);
-    // The claims are checked here and not by the library: each of them only if it is there.
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    keys.keys
-        .iter()
-        .filter(|key| fits(key, &header))
-        .filter_map(|key| DecodingKey::from_jwk(key).ok())
-        .find_map(|key| decode::<Value>(token, &key, &validation).ok())
-        .map(|token| token.claims)
-        .ok_or(Denied::Signature)
-}
-
-fn fits(key: &Jwk, header: &Header) -> bool {
-    let same_id = match (&key.common.key_id, &header.kid) {
-        (Some(key), Some(token)) => key == token,
-        (None, _) | (_, None) => true,
-    };
-    let algorithm = KeyAlgorithm::from(header.alg);
-    same_id && key.common.key_algorithm.is_none_or(|its| its == algorithm)
 }
 
 fn check_claims(claims: &Value, audience: &str, subject: &str, now: f64) -> Result<(), Denied> {

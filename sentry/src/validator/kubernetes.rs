@@ -150,10 +150,8 @@ pub(crate) fn decide(
     if is_control_plane {
         return Ok(control_plane.trust_domain.clone());
     }
-    let Some(wanted) = annotations
-        .get(dapr_crds::annotations::CONFIG)
-        .filter(|it| !it.is_empty())
-    else {
+    // Also one that is empty has to exist, and none can: who misspells it gets nothing.
+    let Some(wanted) = annotations.get(dapr_crds::annotations::CONFIG) else {
         return public();
     };
     let Some(found) = configuration(&account.namespace, wanted) else {

@@ -1,6 +1,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dapr_proto::dapr::proto::sentry::v1::SignCertificateRequest;
 use dapr_security::request::{generate_key, signing_request};
 use dapr_security::{KeyKind, Security};
@@ -8,7 +10,7 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use rustls::RootCertStore;
 use rustls_pki_types::ServerName;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -137,4 +139,48 @@ async fn discovery_is_served_with_the_certificate_of_files() {
         .unwrap()
         .unwrap();
     assert_eq!(body(&text)["issuer"], "https://localhost");
+}
+
+#[tokio::test]
+async fn a_pair_of_any_algorithm_may_lie_there_while_jwts_are_off() {
+    let place = Place::new("spec: {}");
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
+    let (x, y) = pair.public_key_raw()[1..].split_at(66);
+    let encode = |bytes| URL_SAFE_NO_PAD.encode::<&[u8]>(bytes);
+    let public =
+        json!({"kty": "EC", "crv": "P-521", "x": encode(x), "y": encode(y), "alg": "ES512"});
+    std::fs::write(place.credential("jwt.key"), pair.serialize_pem()).unwrap();
+    let keys = json!({"keys": [public]}).to_string();
+    std::fs::write(place.credential("jwks.json"), &keys).unwrap();
+    let algorithm = "--jwt-signing-algorithm=other".to_owned();
+    for flags in [&[][..], &[algorithm]] {
+        assert_eq!(place.start_with(flags).await.stop().await.code(), Some(0));
+    }
+    // It is used for its own, and told about.
+    let port = free_port().await;
+    let flags = [
+        "--jwt-enabled".to_owned(),
+        "--jwt-signing-algorithm=ES512".to_owned(),
+        "--oidc-enabled".to_owned(),
+        "--oidc-server-tls-enabled=false".to_owned(),
+        "--oidc-server-listen-address=127.0.0.1".to_owned(),
+        format!("--oidc-server-listen-port={port}"),
+    ];
+    let sentry = place.start_with(&flags).await;
+    let answer = get(port, "/.well-known/openid-configuration").await;
+    let document = body(&answer.unwrap());
+    let told = &document["id_token_signing_alg_values_supported"];
+    assert_eq!(told, &json!(["ES512"]));
+    // A client that sends no whole head is cut, and another may begin.
+    let mut slow = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nx-slow: ").await.unwrap();
+    let mut said = Vec::new();
+    let ended = timeout(SOON, slow.read_to_end(&mut said)).await;
+    assert!(ended.is_ok(), "it is still open");
+    assert_eq!(sentry.stop().await.code(), Some(0));
+    // But it has to be a pair.
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(place.credential("jwt.key"), other).unwrap();
+    let ports = ["--port=0", "--healthz-port=0", "--metrics-port=0"];
+    crate::start::check(&place, &ports, 1, "key set lacks the public key").await;
 }

@@ -25,6 +25,7 @@ use x509_parser::extensions::GeneralName;
 
 use crate::process::{SOON, Sentry, command, eventually};
 
+mod lagging;
 mod material;
 mod minimal;
 mod refusals;

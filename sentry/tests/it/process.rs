@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dapr_proto::dapr::proto::sentry::v1::ca_client::CaClient;
 use dapr_security::identity::spiffe_id;
 use dapr_security::{
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
+use tower::Service as _;
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);
@@ -192,6 +194,24 @@ impl Sentry {
             .unwrap()
             .unwrap()
             .0
+    }
+
+    /// A bare HTTP/2 connection.
+    pub(crate) async fn connect(&self, security: &Security) -> h2::client::SendRequest<Bytes> {
+        let address = format!("http://127.0.0.1:{}", self.port);
+        let mut connector = security.connector(Expect::Id(id()));
+        let stream = connector.call(address.parse().unwrap()).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream.into_inner()).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        sender
+    }
+
+    /// Bytes of memory it holds.
+    pub(crate) fn memory(&self) -> usize {
+        let status = read(format!("/proc/{}/status", self.child.id().unwrap()).as_ref());
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
+        kilobytes.parse::<usize>().unwrap() * 1024
     }
 
     /// A client for requests of the test's own making.

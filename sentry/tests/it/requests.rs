@@ -1,8 +1,11 @@
 use base64::Engine as _;
+use bytes::Bytes;
 use dapr_proto::dapr::proto::sentry::v1::SignCertificateRequest;
 use dapr_proto::dapr::proto::sentry::v1::sign_certificate_request::TokenValidator;
 use dapr_security::request::{generate_key, signing_request};
 use dapr_security::{KeyKind, Security, TokenSource};
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::json;
@@ -96,12 +99,80 @@ async fn refusals_have_upstreams_codes() {
         "failed to sign certificate",
     )
     .await;
-    assert!(
-        sentry
-            .metrics()
-            .await
-            .contains("dapr_sentry_cert_sign_failure_total{reason=\"sign\"} 2")
-    );
+    check(
+        |it| it.certificate_signing_request = vec![b'x'; 1 << 20].into(),
+        InvalidArgument,
+        "request is larger than 262144 bytes",
+    )
+    .await;
+    let long = "A".repeat(100_000);
+    let mut named = request();
+    (named.trust_domain, named.namespace) = (long.clone(), long);
+    let status = client.sign_certificate(named).await.unwrap_err();
+    assert_eq!(status.code(), PermissionDenied);
+    assert!(status.message().len() <= 1024, "{}", status.message().len());
+    // All that reached the service; the first was the identity above.
+    let metrics = sentry.metrics().await;
+    for expected in [
+        "dapr_sentry_cert_sign_request_received_total 12",
+        "dapr_sentry_cert_sign_success_total 1",
+        "dapr_sentry_cert_sign_failure_total{reason=\"sign\"} 11",
+    ] {
+        assert!(metrics.contains(expected), "{expected} in {metrics}");
+    }
+}
+
+/// A call, and the beginning of its message: so many bytes are announced, and as many of them sent.
+fn begin(
+    connection: &mut SendRequest<Bytes>,
+    announced: usize,
+    sent: usize,
+) -> (ResponseFuture, SendStream<Bytes>) {
+    let head = http::Request::post("http://sentry/dapr.proto.sentry.v1.CA/SignCertificate")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let length = u32::try_from(announced).unwrap().to_be_bytes();
+    let message = [&[0], &length[..], &vec![b'x'; sent]].concat();
+    let (answer, mut body) = connection.send_request(head, false).unwrap();
+    body.send_data(message.into(), false).unwrap();
+    (answer, body)
+}
+
+/// Strangers need no certificate to begin requests, so what they begin and do not end must cost little.
+#[tokio::test]
+async fn requests_that_are_sent_by_half_cost_little_memory() {
+    const REQUESTS: usize = 100;
+    let place = Place::new("spec: {}");
+    let sentry = place.start().await;
+    let security = sentry.security("orders").await;
+    let mut connection = sentry.connect(&security).await;
+    let before = sentry.memory();
+    // Refused for what they announce.
+    for _ in 0..REQUESTS {
+        connection = connection.ready().await.unwrap();
+        let (answer, _body) = begin(&mut connection, 4_000_000, 1_000);
+        let answer = timeout(SOON, answer).await.unwrap().unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "3");
+    }
+    // The largest that are not refused.
+    let mut begun = Vec::new();
+    for _ in 0..REQUESTS {
+        connection = connection.ready().await.unwrap();
+        begun.push(begin(&mut connection, 256 * 1024, 250 * 1024));
+    }
+    for (_, body) in &mut begun {
+        // There is room for one byte more once those before it are on their way.
+        body.reserve_capacity(1);
+        let room = std::future::poll_fn(|context| body.poll_capacity(context));
+        timeout(SOON, room).await.unwrap().unwrap().unwrap();
+    }
+    let grown = sentry.memory().saturating_sub(before);
+    assert!(grown < 64 << 20, "grew by {grown} bytes");
+    // Others are served meanwhile.
+    assert!(sentry.security("orders").await.identity().is_some());
+    drop(begun);
 }
 
 struct Keys {

@@ -23,7 +23,7 @@ async fn the_first_start_makes_an_authority_and_the_second_keeps_it() {
     assert_eq!(sentry.stop().await.code(), Some(0));
 }
 
-async fn check(place: &Place, flags: &[&str], code: i32, expected: &str) {
+pub(crate) async fn check(place: &Place, flags: &[&str], code: i32, expected: &str) {
     let output = command()
         .args(place.flags())
         .args(flags)

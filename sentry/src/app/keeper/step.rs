@@ -20,8 +20,8 @@ impl Keeper {
                 tracing::error!(
                     "A new root was asked for, but root and issuer are not Sentry's own: replace them where they come from"
                 );
-                self.place.storage.acknowledge(&self.kept).await?;
-                Ok(self.reload().await)
+                self.kept = self.place.storage.acknowledge(&self.kept).await?;
+                Ok(false)
             }
             Step::Begin => {
                 let changes = self.begin(now)?;
@@ -65,13 +65,11 @@ impl Keeper {
 
     /// Saves, publishes, takes over.
     async fn write(&mut self, changes: &Changes) -> anyhow::Result<bool> {
-        self.place.storage.save(&self.kept, changes).await?;
-        let opened = self.place.reload().await?;
+        let kept = self.place.storage.save(&self.kept, changes).await?;
+        let mut opened = self.place.reload_from(kept).await?;
         let is_answered = |record: &Record| opened.kept.request.as_ref() == Some(&record.request);
         if opened.record.as_ref().is_some_and(is_answered) {
-            self.place.storage.acknowledge(&opened.kept).await?;
-            let opened = self.place.reload().await?;
-            return Ok(self.take(opened));
+            opened.kept = self.place.storage.acknowledge(&opened.kept).await?;
         }
         Ok(self.take(opened))
     }
@@ -89,7 +87,7 @@ impl Keeper {
             retiring: authority.signing_roots().to_vec(),
             successor: successor.issuer_fingerprint(),
             request: self.kept.request.clone().unwrap_or_default(),
-            before: digest(&before),
+            before: digest(&material::plain(&before)),
         };
         Ok(Changes::from([
             (Item::Root, Some(next.root)),
@@ -139,7 +137,7 @@ impl Keeper {
             phase,
             since: seconds(now),
             until: self.until(now),
-            before: digest(&before.root),
+            before: digest(&material::plain(&before.root)),
             ..record
         })
     }

@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use jsonwebtoken::jwk::JwkSet;
 use reqwest::{Certificate, Client};
 
 use super::source::Address;
-use super::{Error, parse};
+use super::{Error, KeySet, parse};
 
 /// Bytes of a key set; a real one has a few kilobytes.
 const LIMIT: usize = 1 << 20;
@@ -41,7 +40,7 @@ impl Remote {
         self.refresh
     }
 
-    pub(super) async fn fetch(&self) -> Result<JwkSet, Error> {
+    pub(super) async fn fetch(&self) -> Result<KeySet, Error> {
         let failed = |source| Error::Fetch {
             url: self.url.clone(),
             source,

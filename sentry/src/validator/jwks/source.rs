@@ -7,7 +7,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use dapr_kit::duration::GoDuration;
-use jsonwebtoken::jwk::JwkSet;
+
+use super::keys::KeySet;
 
 const REFRESH: Duration = Duration::from_secs(10 * 60);
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ pub(crate) enum Error {
 /// Where the keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    Inline(JwkSet),
+    Inline(KeySet),
     File(PathBuf),
     Url(Address),
 }
@@ -92,7 +93,7 @@ impl Source {
 }
 
 fn parse(text: &[u8]) -> Result<Source, Error> {
-    serde_json::from_slice(text)
+    KeySet::parse(text)
         .map(Source::Inline)
         .map_err(Error::Parse)
 }
@@ -134,7 +135,7 @@ mod tests {
     fn sources_are_told_apart() {
         let check = |source: &str, expected: &str| {
             let found = match read(&[("source", source)]) {
-                Ok(Source::Inline(keys)) => format!("inline {}", keys.keys.len()),
+                Ok(Source::Inline(keys)) => format!("inline {}", keys.len()),
                 Ok(Source::File(path)) => format!("file {}", path.display()),
                 Ok(Source::Url(address)) => format!("url {}", address.url),
                 Err(error) => error.to_string(),

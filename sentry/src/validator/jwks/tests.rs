@@ -1,4 +1,9 @@
-use jsonwebtoken::{Algorithm, EncodingKey, encode};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
 use serde_json::json;
@@ -25,7 +30,7 @@ fn key(algorithm: Algorithm) -> Key {
     Key { pair, encoding }
 }
 
-fn set(key: &Key, algorithm: Algorithm, id: Option<&str>, with_algorithm: bool) -> JwkSet {
+fn set_text(key: &Key, algorithm: Algorithm, id: Option<&str>, with_algorithm: bool) -> String {
     let public = key.pair.public_key_raw();
     let public = match algorithm {
         Algorithm::ES256 => DecodingKey::from_ec_der(public),
@@ -34,7 +39,11 @@ fn set(key: &Key, algorithm: Algorithm, id: Option<&str>, with_algorithm: bool) 
     };
     let mut jwk = Jwk::from_decoding_key(&public, with_algorithm.then_some(algorithm)).unwrap();
     jwk.common.key_id = id.map(str::to_owned);
-    JwkSet { keys: vec![jwk] }
+    json!({"keys": [jwk]}).to_string()
+}
+
+fn set(key: &Key, algorithm: Algorithm, id: Option<&str>, with_algorithm: bool) -> KeySet {
+    parse(set_text(key, algorithm, id, with_algorithm).as_bytes()).unwrap()
 }
 
 fn token(key: &Key, algorithm: Algorithm, id: Option<&str>) -> String {
@@ -60,7 +69,7 @@ fn signatures_of_known_keys_are_accepted() {
         for with_algorithm in [true, false] {
             let keys = set(&ours, algorithm, Some("a"), with_algorithm);
             let check = |token: String, expected: bool| {
-                assert_eq!(verify(&token, &keys).is_ok(), expected, "{algorithm:?}")
+                assert_eq!(keys.verify(&token).is_ok(), expected, "{algorithm:?}")
             };
             check(token(&ours, algorithm, Some("a")), true);
             check(token(&ours, algorithm, None), true);
@@ -70,13 +79,67 @@ fn signatures_of_known_keys_are_accepted() {
     }
 }
 
+/// A key on P-521, and the JWK of its public half.
+fn p521() -> (EcdsaKeyPair, Value) {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
+    let (x, y) = pair.public_key().as_ref()[1..].split_at(66);
+    let encode = |bytes| URL_SAFE_NO_PAD.encode::<&[u8]>(bytes);
+    let jwk = json!({"kty": "EC", "crv": "P-521", "x": encode(x), "y": encode(y)});
+    (pair, jwk)
+}
+
+#[test]
+fn es512_is_verified_as_the_others_are() {
+    let ((ours, jwk), (other, _)) = (p521(), p521());
+    let keys = |change: &[(&str, &str)]| {
+        let mut jwk = jwk.clone();
+        for (name, value) in change {
+            jwk[*name] = json!(value);
+        }
+        parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap()
+    };
+    let token = |key: &EcdsaKeyPair, header: Value| {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!(
+            "{}.{}",
+            part(&header),
+            part(&json!({"aud": SENTRY, "sub": ORDERS}))
+        );
+        let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    let good = token(&ours, json!({"alg": "ES512", "kid": "a"}));
+    let check = |keys: KeySet, token: &str, expected: Result<(), &str>| {
+        let found = keys.verify(token).map_err(|denied| denied.to_string());
+        let found = found.map(|claims| assert_eq!(claims["sub"], ORDERS));
+        assert_eq!(found.as_ref().copied().map_err(String::as_str), expected);
+    };
+    let unknown = Err("token is not signed by a known key");
+    check(keys(&[]), &good, Ok(()));
+    check(keys(&[("alg", "ES512"), ("kid", "a")]), &good, Ok(()));
+    check(keys(&[("alg", "ES256")]), &good, unknown);
+    check(keys(&[("kid", "b")]), &good, unknown);
+    check(keys(&[("crv", "P-384")]), &good, unknown);
+    check(keys(&[("x", "AAAA")]), &good, unknown);
+    check(keys(&[]), &token(&other, json!({"alg": "ES512"})), unknown);
+    check(keys(&[]), &token(&ours, json!({"alg": "ES256"})), unknown);
+    let malformed = Err("token is malformed");
+    check(keys(&[]), &token(&ours, json!({"alg": "ES513"})), malformed);
+    check(keys(&[]), &format!("{good}!"), malformed);
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    check(keys(&[]), &format!("{signed}A.{signature}"), unknown);
+    // A set may have keys of kinds nobody here knows.
+    let text = json!({"keys": [{"kty": "OKP", "crv": "X448", "x": "AA", "alg": "ECDH-ES"}, jwk]});
+    check(parse(text.to_string().as_bytes()).unwrap(), &good, Ok(()));
+}
+
 #[test]
 fn a_stated_algorithm_is_binding() {
     let ours = key(Algorithm::RS256);
     let keys = set(&ours, Algorithm::RS256, None, true);
-    assert!(verify(&token(&ours, Algorithm::RS512, None), &keys).is_err());
+    assert!(keys.verify(&token(&ours, Algorithm::RS512, None)).is_err());
     let keys = set(&ours, Algorithm::RS256, None, false);
-    assert!(verify(&token(&ours, Algorithm::RS512, None), &keys).is_ok());
+    assert!(keys.verify(&token(&ours, Algorithm::RS512, None)).is_ok());
 }
 
 fn check(claims: Value, expected: Result<(), &str>) {
@@ -142,8 +205,7 @@ async fn a_broken_file_keeps_the_old_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.json");
     let ours = key(Algorithm::EdDSA);
-    let keys = set(&ours, Algorithm::EdDSA, None, true);
-    std::fs::write(&path, serde_json::to_string(&keys).unwrap()).unwrap();
+    std::fs::write(&path, set_text(&ours, Algorithm::EdDSA, None, true)).unwrap();
     let validator = Validator::open(Source::File(path.clone()), &SpiffeId::new(SENTRY).unwrap())
         .await
         .unwrap();
@@ -176,6 +238,6 @@ async fn a_broken_file_keeps_the_old_keys() {
 proptest! {
     #[test]
     fn no_token_panics(token in "[a-zA-Z0-9_.-]{0,200}") {
-        prop_assert!(verify(&token, &JwkSet::default()).is_err());
+        prop_assert!(KeySet::default().verify(&token).is_err());
     }
 }

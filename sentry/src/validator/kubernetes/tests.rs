@@ -166,6 +166,10 @@ fn a_configuration_names_the_trust_domain() {
         Err("configuration \"shop/settings\" of the pod does not exist"),
     );
     check(
+        |it| it.annotations.push(("dapr.io/config", "")),
+        Err("configuration \"shop/\" of the pod does not exist"),
+    );
+    check(
         with(["shop", "settings", "No Name"]),
         Err("has an invalid trust domain \"No Name\""),
     );

@@ -33,7 +33,7 @@ async fn replicas_share_what_the_first_of_them_makes() {
 }
 
 #[tokio::test]
-async fn the_key_set_is_withdrawn_and_foreign_keys_stay() {
+async fn the_key_set_goes_with_its_key_and_foreign_keys_stay() {
     let Some(place) = place("sentry: key set").await else {
         return;
     };
@@ -41,10 +41,18 @@ async fn the_key_set_is_withdrawn_and_foreign_keys_stay() {
         place.start(&["--jwt-enabled"]).await.stop().await.code(),
         Some(0)
     );
-    assert!(place.config_map().await.contains_key("jwks.json"));
+    let keys = place.config_map().await["jwks.json"].clone();
     place
         .fill(&json!({"mine": "kept"}), &json!({"mine": "kept"}))
         .await;
+    // Switched off: tokens that were issued are still to be verified.
+    assert_eq!(place.start(&[]).await.stop().await.code(), Some(0));
+    assert_eq!(place.config_map().await["jwks.json"], keys);
+    let secrets = Api::<Secret>::namespaced(place.server.client().await.unwrap(), &place.namespace);
+    let gone = json!({"data": {"jwt.key": null, "jwks.json": null}});
+    let params = kube::api::PatchParams::default();
+    let patch = kube::api::Patch::Merge(gone);
+    secrets.patch(NAME, &params, &patch).await.unwrap();
     assert_eq!(place.start(&[]).await.stop().await.code(), Some(0));
     let published = place.config_map().await;
     assert!(!published.contains_key("jwks.json"));
@@ -129,6 +137,11 @@ async fn what_does_not_fit_is_refused_with_object_and_key() {
             json!({"ca.crt": other, "issuer.crt": chain, "issuer.key": key}),
             json!({"ca.crt": other}),
             "key \"issuer.crt\"): issuer certificate is not signed by a root certificate",
+        ),
+        (
+            json!({"ca.crt": other, "tls.crt": chain, "tls.key": key}),
+            json!({"ca.crt": other}),
+            "key \"tls.crt\"): issuer certificate is not signed by a root certificate",
         ),
     ] {
         let Some(place) = place("sentry: refused material").await else {

@@ -7,13 +7,13 @@ use dapr_e2e_apiserver::scripted::{Options as Abilities, Server, Verb, Versions}
 use super::*;
 
 /// A token as the script's review knows it.
-fn token(namespace: &str, pod: &str) -> String {
+pub(super) fn token(namespace: &str, pod: &str) -> String {
     let claims = json!({"kubernetes.io": {"namespace": namespace, "pod": {"name": pod}}});
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
 /// Says that any token of this form is one of the service account `app`.
-fn review(review: &Value) -> (u16, Value) {
+pub(super) fn review(review: &Value) -> (u16, Value) {
     let token = review["spec"]["token"].as_str().unwrap_or_default();
     let claims = token
         .split('.')
@@ -30,7 +30,7 @@ fn review(review: &Value) -> (u16, Value) {
     )
 }
 
-fn pod(namespace: &str, name: &str, app_id: &str) -> Value {
+pub(super) fn pod(namespace: &str, name: &str, app_id: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": namespace, "annotations": {"dapr.io/app-id": app_id}},
