@@ -243,6 +243,32 @@ impl fmt::Display for GoDuration {
     }
 }
 
+/// A duration flag that takes values below zero, too: what they mean is for its reader to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedGoDuration(SignedDuration);
+
+impl SignedGoDuration {
+    /// The length; `None` when it is zero or below.
+    pub fn positive(self) -> Option<Duration> {
+        let length = Duration::try_from(self.0).ok();
+        length.filter(|length| !length.is_zero())
+    }
+}
+
+impl FromStr for SignedGoDuration {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse(text).map(Self)
+    }
+}
+
+impl fmt::Display for SignedGoDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format(self.0))
+    }
+}
+
 impl From<GoDuration> for Duration {
     fn from(duration: GoDuration) -> Self {
         duration.0

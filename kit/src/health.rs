@@ -11,7 +11,6 @@ use ::http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use ::http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -180,7 +179,7 @@ pub async fn serve(
     token: CancellationToken,
 ) {
     let extra = Arc::new(extra);
-    let respond = move |request: Request<Incoming>| {
+    let respond = move |request: Request<()>| {
         let (health, extra) = (health.clone(), Arc::clone(&extra));
         async move {
             match (request.uri().path(), extra.as_ref()) {

@@ -1,6 +1,6 @@
 //! The small HTTP/1.1 server behind the health and metrics ports.
 //!
-//! These ports take no bodies and answer from memory, so one pure function from path to response is enough.
+//! These ports take no bodies and answer from memory, so one pure function from head to response is enough.
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
@@ -13,16 +13,21 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::connection::{self, Limits};
 use crate::shutdown;
 
-/// How long a client may take to send its request head.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send its request head, and keep a connection for its next one: scrapers come every
+/// few minutes at the slowest, and those that never come again must not take all of the [`CONNECTIONS`].
+const LIMITS: Limits = Limits {
+    head: Duration::from_secs(10),
+    idle: Some(Duration::from_secs(300)),
+};
 /// How long requests in flight may take once the server stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// Connections at a time: probes and scrapers need a handful, and a flood must not eat the file descriptors
@@ -34,16 +39,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until the token is cancelled, then finishes what is in flight within 5 s.
 pub(crate) async fn serve<R>(listener: TcpListener, respond: R, token: CancellationToken)
 where
-    R: Fn(&str) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    R: Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync + 'static,
 {
-    let respond = move |request: Request<Incoming>| ready(respond(request.uri().path()));
+    let respond = move |request: Request<()>| ready(respond(&request));
     serve_with(listener, respond, token).await;
 }
 
 /// As [`serve`], with answers that may take a moment.
 pub(crate) async fn serve_with<R, F>(listener: TcpListener, respond: R, token: CancellationToken)
 where
-    R: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    R: Fn(Request<()>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let respond = Arc::new(respond);
@@ -84,17 +89,19 @@ async fn accept(
 
 async fn serve_connection<R, F>(stream: TcpStream, respond: Arc<R>, token: CancellationToken)
 where
-    R: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    R: Fn(Request<()>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    let (stream, exchanges) = connection::watch(stream, LIMITS);
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(request);
-        async move { Ok::<_, Infallible>(response.await) }
+        let exchanges = exchanges.clone();
+        // These ports take no bodies.
+        let (parts, body) = exchanges.request(request).into_parts();
+        drop(body);
+        let response = respond(Request::from_parts(parts, ()));
+        async move { Ok::<_, Infallible>(exchanges.response(response.await)) }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -214,6 +221,28 @@ mod tests {
         let mut first = [0; 12];
         idle.read_exact(&mut first).await.expect("an answer");
         assert_eq!(&first, b"HTTP/1.1 404");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_scraper_keeps_its_connection() {
+        let server =
+            testing::Server::start(|listener, token| serve(listener, |_| not_found(), token)).await;
+        let mut scraper = TcpStream::connect(server.address).await.expect("connects");
+        for _ in 0..3 {
+            scraper
+                .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+                .await
+                .expect("open");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"page not found\n") {
+                let read = scraper.read_buf(&mut answer).await.expect("an answer");
+                assert_ne!(read, 0, "closed");
+            }
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(60)).await;
+            tokio::time::resume();
+        }
         server.stop().await;
     }
 

@@ -12,6 +12,7 @@ pub mod shutdown;
 
 // What it shows of itself.
 pub mod bind;
+pub mod connection;
 pub mod diagnostics;
 pub mod health;
 pub mod metrics;

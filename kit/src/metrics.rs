@@ -3,12 +3,13 @@
 //! Which metrics exist is decided beside the code they measure; this module only shows them, and the `process_*`
 //! family of the process itself. `go_*` and `promhttp_*` have no counterpart here and are absent.
 
+mod compression;
 mod process;
 mod text;
 
 use std::sync::Arc;
 
-use ::http::{Response, header};
+use ::http::{Request, Response, header};
 use bytes::Bytes;
 use http_body_util::Full;
 use prometheus::Registry;
@@ -93,15 +94,26 @@ impl Default for Metrics {
     }
 }
 
-/// Serves the registry on every path and method until the token is cancelled, then finishes within 5 s.
+/// Serves the registry on every path and method until the token is cancelled, then finishes within 5 s. Whoever takes
+/// gzip gets it.
 pub async fn serve(listener: TcpListener, registry: Registry, token: CancellationToken) {
     let registry = Arc::new(registry);
-    let respond = move |_: &str| {
-        let mut response = Response::new(Full::new(Bytes::from(encode(&registry.gather()))));
-        response.headers_mut().insert(
+    let respond = move |request: &Request<()>| {
+        let text = Bytes::from(encode(&registry.gather()));
+        let compressed = compression::accepts_gzip(request.headers())
+            .then(|| compression::gzip(&text))
+            .flatten();
+        let is_compressed = compressed.is_some();
+        let mut response = Response::new(Full::new(compressed.map_or(text, Bytes::from)));
+        let headers = response.headers_mut();
+        headers.insert(
             header::CONTENT_TYPE,
             header::HeaderValue::from_static(CONTENT_TYPE),
         );
+        if is_compressed {
+            let gzip = header::HeaderValue::from_static("gzip");
+            headers.insert(header::CONTENT_ENCODING, gzip);
+        }
         response
     };
     http::serve(listener, respond, token).await;
@@ -155,6 +167,33 @@ mod tests {
                 "{raw}"
             );
         }
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_takes_gzip_gets_it() {
+        use std::io::Read as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let registry = Metrics::new().registry;
+        let server =
+            http::testing::Server::start(|listener, token| serve(listener, registry, token)).await;
+        let mut stream = tokio::net::TcpStream::connect(server.address)
+            .await
+            .expect("connects");
+        let head = b"GET / HTTP/1.1\r\nhost: test\r\naccept-encoding: zstd, gzip\r\nconnection: close\r\n\r\n";
+        stream.write_all(head).await.expect("written");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("read");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let (head, body) = answer.split_at(end.expect("a head") + 4);
+        let head = String::from_utf8_lossy(head);
+        assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{head}");
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(body)
+            .read_to_string(&mut text)
+            .expect("gzip");
+        assert!(text.contains("\n# TYPE process_"), "{text}");
         server.stop().await;
     }
 }

@@ -113,7 +113,7 @@ fn fail(text: &str) -> ExitCode {
 pub enum RootError {
     /// It is root.
     #[error(
-        "current user UID(0) is root: run as another user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true"
+        "current user UID(0) is root. Run as another user, or set DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK=true"
     )]
     Root,
     /// Nobody knows.

@@ -1,4 +1,6 @@
 //! How a process ends: the first signal asks for a drain, the second one ends it at once.
+//!
+//! A drain that began otherwise does not count as a signal: who sends one then still means the drain.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -31,6 +33,8 @@ pub struct Shutdown {
 struct State {
     token: CancellationToken,
     cause: OnceLock<Cause>,
+    /// The SIGINT or SIGTERM that came first.
+    signal: OnceLock<&'static str>,
     hangup: Notify,
 }
 
@@ -73,6 +77,11 @@ impl Shutdown {
         self.state.cause.get().copied()
     }
 
+    /// The signal that came first, `SIGINT` or `SIGTERM`; `None` without one.
+    pub fn signal(&self) -> Option<&'static str> {
+        self.state.signal.get().copied()
+    }
+
     /// Waits for the next SIGHUP. One that arrived since the last wait is not lost; several count as one.
     pub async fn hangup(&self) {
         self.state.hangup.notified().await;
@@ -80,11 +89,17 @@ impl Shutdown {
 }
 
 impl State {
-    /// True when this call began the shutdown.
-    fn begin(&self, cause: Cause) -> bool {
-        let first = self.cause.set(cause).is_ok();
+    /// Begins the shutdown, or joins the one that has begun, whose cause stays.
+    fn begin(&self, cause: Cause) {
+        self.cause.get_or_init(|| cause);
         self.token.cancel();
-        first
+    }
+
+    /// Takes a SIGINT or SIGTERM; false when it is not the first.
+    fn signal(&self, name: &'static str) -> bool {
+        let is_first = self.signal.set(name).is_ok();
+        self.begin(Cause::Signal);
+        is_first
     }
 }
 
@@ -114,7 +129,7 @@ impl Signals {
                 Some(()) = self.terminate.recv() => "SIGTERM",
                 else => return,
             };
-            if state.begin(Cause::Signal) {
+            if state.signal(name) {
                 tracing::info!("received {name}, shutting down");
             } else {
                 crate::log::fatal(&format!(
@@ -213,10 +228,12 @@ mod tests {
         child.cancelled().await;
         assert_eq!(shutdown.cause(), Some(Cause::Request));
         assert!(
-            !shutdown.state.begin(Cause::Signal),
-            "the first cause stays"
+            shutdown.state.signal("SIGINT"),
+            "the first signal does not end the process"
         );
-        assert_eq!(shutdown.cause(), Some(Cause::Request));
+        assert_eq!(shutdown.cause(), Some(Cause::Request), "the first stays");
+        assert!(!shutdown.state.signal("SIGTERM"), "the second one does");
+        assert_eq!(shutdown.signal(), Some("SIGINT"));
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::{GoDuration, ParseError, format, parse};
+use super::{GoDuration, ParseError, SignedGoDuration, format, parse};
 
 #[track_caller]
 fn check_parse(text: &str, expected_nanos: i64) {
@@ -118,6 +118,18 @@ fn the_flag_type_refuses_negative_lengths() {
             .to_string(),
         ParseError::Invalid("x".to_owned()).to_string()
     );
+}
+
+#[test]
+fn a_signed_flag_tells_what_is_no_length() {
+    let check = |text: &str, positive: Option<Duration>, shown: &str| {
+        let duration: SignedGoDuration = text.parse().expect("a duration");
+        assert_eq!(duration.positive(), positive, "{text}");
+        assert_eq!(duration.to_string(), shown);
+    };
+    check("90s", Some(Duration::from_secs(90)), "1m30s");
+    check("0", None, "0s");
+    check("-1h", None, "-1h0m0s");
 }
 
 proptest! {
