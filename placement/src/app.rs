@@ -48,7 +48,7 @@ pub async fn run(args: Args, environment: Environment, shutdown: Shutdown) -> an
     if settings.mode == Mode::Kubernetes && !settings.skip_root_check {
         dapr_kit::process::refuse_root()?;
     }
-    App::bind(settings).await?.run(shutdown.token()).await
+    App::bind(settings).await?.run(&shutdown).await
 }
 
 /// The health targets, in the order they become ready.
@@ -106,7 +106,7 @@ impl App {
         })
     }
 
-    async fn run(self, token: &CancellationToken) -> anyhow::Result<()> {
+    async fn run(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let Self {
             settings,
             health,
@@ -150,7 +150,7 @@ impl App {
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
         };
         tokio::select! {
-            outcome = placement.run(targets.security, targets.grpc, targets.raft, token) => outcome,
+            outcome = placement.run(targets.security, targets.grpc, targets.raft, shutdown) => outcome,
             () = health_server => bail!("health server has ended"),
             () = metrics_server => bail!("metrics server has ended"),
         }
@@ -174,8 +174,9 @@ impl Placement {
         security_target: Target,
         grpc_target: Target,
         raft_target: Target,
-        token: &CancellationToken,
+        shutdown: &Shutdown,
     ) -> anyhow::Result<()> {
+        let token = shutdown.token();
         let started = async {
             let links = Links::open(self.settings.tls.as_ref()).await?;
             security_target.ready();
@@ -237,7 +238,8 @@ impl Placement {
         let grpc = serve(self.grpc_listener, clients, routes, options, stop.clone());
         let last = served.clone().drop_guard();
         let follow = async {
-            self.server.follow(leading, stop.clone()).await;
+            let why = || stopped(shutdown.signal());
+            self.server.follow(leading, stop.clone(), why).await;
             drop(last);
         };
         grpc_target.ready();
@@ -246,6 +248,15 @@ impl Placement {
             (elected, ()) = async { tokio::join!(election, service) } => Ok(elected?),
             () = renewal => bail!("renewal of the identity has ended"),
         }
+    }
+}
+
+/// What open streams are told when the process stops, with Go's names of signals.
+fn stopped(signal: Option<&str>) -> String {
+    match signal {
+        Some("SIGINT") => "cancelling context, received signal interrupt".to_owned(),
+        Some("SIGTERM") => "cancelling context, received signal terminated".to_owned(),
+        Some(_) | None => "cancelling context".to_owned(),
     }
 }
 

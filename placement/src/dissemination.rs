@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Connected(StreamId, Host),
     /// A connected stream sent another message.
     Message(StreamId, Host),
+    /// A stream of another namespace sent a message that names this one.
+    Visited(StreamId, Host),
     /// A stream has ended.
     Disconnected(StreamId),
     /// A timer ran out.
@@ -201,6 +203,7 @@ impl Rounds {
         match event {
             Event::Connected(stream, host) => self.connected(stream, host),
             Event::Message(stream, host) => self.message(stream, host),
+            Event::Visited(stream, host) => self.visited(stream, host),
             Event::Disconnected(stream) => self.disconnected(stream),
             Event::Fired(Timer::Round) => self.expired(),
             Event::Fired(Timer::Window) => self.window_closed(),
@@ -290,11 +293,25 @@ impl Rounds {
         if let Some(parked) = self.parked.get_mut(&stream) {
             *parked = Some(host);
         } else if self.members.contains_key(&stream) {
-            if self.phase != Phase::Idle && self.abandoned >= ABANDONED {
-                self.held.insert(stream, host);
-            } else {
-                self.report(stream, host);
-            }
+            self.report_or_hold(stream, host);
+        }
+    }
+
+    /// What a stream of another namespace reports is a host here until the stream ends, but it gets no orders and
+    /// nobody waits for it. Its answers mean nothing.
+    fn visited(&mut self, stream: StreamId, host: Host) {
+        if let (Some(HostOperation::Report), _) | (Some(HostOperation::Unknown), Phase::Idle) =
+            (operation(&host), self.phase)
+        {
+            self.report_or_hold(stream, host);
+        }
+    }
+
+    fn report_or_hold(&mut self, stream: StreamId, host: Host) {
+        if self.phase != Phase::Idle && self.abandoned >= ABANDONED {
+            self.held.insert(stream, host);
+        } else {
+            self.report(stream, host);
         }
     }
 
@@ -368,9 +385,9 @@ impl Rounds {
         self.held.remove(&stream);
         if let Some(member) = self.members.remove(&stream) {
             self.missing -= usize::from(!member.answered);
-            if self.hosts.contains(stream) {
-                self.gone.insert(stream);
-            }
+        }
+        if self.hosts.contains(stream) {
+            self.gone.insert(stream);
         }
     }
 

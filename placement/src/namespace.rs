@@ -83,6 +83,11 @@ pub(crate) enum Message {
         stream: StreamId,
         host: Host,
     },
+    /// The stream belongs to another namespace.
+    Visit {
+        stream: StreamId,
+        host: Host,
+    },
     /// The stream is over, and should end with this status if it still can.
     Ended {
         stream: StreamId,
@@ -237,6 +242,7 @@ impl Owner {
                 Event::Connected(stream, host)
             }
             Message::Report { stream, host } => Event::Message(stream, host),
+            Message::Visit { stream, host } => Event::Visited(stream, host),
             Message::Ended { stream, status } => {
                 if let Some(outbox) = self.outboxes.remove(&stream) {
                     tracing::debug!(namespace = %self.name, stream = stream.0, cause = status.message(), "Sidecar disconnected");

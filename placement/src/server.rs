@@ -34,8 +34,6 @@ const MESSAGE_LIMIT: usize = 4 << 20;
 const MESSAGE_USUAL: usize = 128;
 /// What open streams are told when the replica no longer leads.
 const LOST_LEADERSHIP: &str = "lost leadership";
-/// What open streams are told when the process stops.
-const STOPPED: &str = "cancelling context, received signal terminated";
 
 /// Who may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +81,12 @@ impl Server {
         }
     }
 
-    /// Serves while there is a lead, until the token is cancelled. Returns when every stream has been told.
+    /// Serves while there is a lead, until the token is cancelled. Returns when every stream has been told `why`.
     pub(crate) async fn follow(
         &self,
         mut leads: watch::Receiver<Option<Lead>>,
         token: CancellationToken,
+        why: impl FnOnce() -> String,
     ) {
         loop {
             let lead = leads.borrow_and_update().clone();
@@ -103,7 +102,7 @@ impl Server {
         // Leadership that was lost at the same time is the better reason.
         let lead = leads.borrow().clone();
         self.lead(lead);
-        self.turn(Role::Stopping, STOPPED);
+        self.turn(Role::Stopping, &why());
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }

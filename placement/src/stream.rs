@@ -1,5 +1,6 @@
 //! One stream of a sidecar: the reader of its messages and the two ends of its orders.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -144,6 +145,7 @@ impl Reader {
         {
             return outbox.end(self.term.ended().await);
         }
+        let mut visited = HashMap::new();
         loop {
             let message = match self.next(&mut messages).await {
                 Next::Message(host) if host.namespace == name => Message::Report {
@@ -151,8 +153,7 @@ impl Reader {
                     host,
                 },
                 Next::Message(host) => {
-                    tracing::debug!(stream = self.stream.0, namespace = %name, other = %host.namespace,
-                        "Ignoring a message that names another namespace than the first of its stream");
+                    self.visit(host, &mut visited).await;
                     continue;
                 }
                 Next::Ended(status) => Message::Ended {
@@ -167,8 +168,41 @@ impl Reader {
             let last = matches!(message, Message::Ended { .. });
             // The namespace ends before its streams only together with the term, and has told them why.
             if namespace.send(message).await.is_err() || last {
-                return;
+                break;
             }
+        }
+        for other in visited.into_values() {
+            self.leave(&other).await;
+        }
+    }
+
+    /// Hands a message to the namespace it names, which is not that of the stream; one without streams does not get it.
+    /// Only without TLS is there such a message.
+    async fn visit(&self, host: Host, visited: &mut HashMap<String, mpsc::WeakSender<Message>>) {
+        let name = host.namespace.clone();
+        let Some(namespace) = self.term.existing(&name) else {
+            tracing::debug!(stream = self.stream.0, namespace = %name, "Dropping a message for a namespace without streams");
+            return;
+        };
+        let message = Message::Visit {
+            stream: self.stream,
+            host,
+        };
+        // A namespace that ends with the term needs nothing any more.
+        if namespace.send(message).await.is_ok() {
+            visited.insert(name, namespace.downgrade());
+        }
+    }
+
+    /// What the stream has reported in another namespace goes with it.
+    async fn leave(&self, other: &mpsc::WeakSender<Message>) {
+        let ended = Message::Ended {
+            stream: self.stream,
+            status: Status::cancelled("stream is over"),
+        };
+        if let Some(namespace) = other.upgrade() {
+            // As above.
+            drop(namespace.send(ended).await);
         }
     }
 

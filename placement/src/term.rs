@@ -145,6 +145,12 @@ impl Term {
         self.launch(&mut namespaces, owner, name, shown)
     }
 
+    /// The inbox of a namespace that is there.
+    pub(crate) fn existing(&self, name: &str) -> Option<mpsc::Sender<Message>> {
+        let namespaces = self.namespaces.lock();
+        namespaces.get(name)?.messages.upgrade()
+    }
+
     fn launch(
         self: &Arc<Self>,
         namespaces: &mut HashMap<String, Namespace>,

@@ -65,11 +65,12 @@ fn render(action: &Action) -> String {
 }
 
 /// One event in short. `+1 t u` connects stream 1 with types t and u, `1 t` reports, `1 lock 3` answers,
-/// `1 ?` is UNKNOWN, `+1 !lock` opens with an answer, `-1` disconnects, `round` and `window` fire.
+/// `1 ?` is UNKNOWN, `+1 !lock` opens with an answer, `@1 t` comes from another namespace, `-1` disconnects,
+/// `round` and `window` fire.
 fn parse(text: &str) -> Event {
     let words: Vec<&str> = text.split_whitespace().collect();
     let stream = |word: &str| {
-        word.trim_start_matches(['+', '-'])
+        word.trim_start_matches(['+', '-', '@'])
             .parse()
             .expect("a stream")
     };
@@ -95,7 +96,9 @@ fn parse(text: &str) -> Event {
                 },
                 _ => host(id, HostOperation::Report, None, &words[1..]),
             };
-            if word.starts_with('+') {
+            if word.starts_with('@') {
+                Event::Visited(StreamId(id), message)
+            } else if word.starts_with('+') {
                 Event::Connected(StreamId(id), message)
             } else {
                 Event::Message(StreamId(id), message)
@@ -151,6 +154,32 @@ fn a_round_waits_for_every_answer() {
         ("1 update 2", "unlock2>1,2"),
         ("1 unlock 2", ""),
         ("2 unlock 2", "disarm-round"),
+    ]);
+}
+
+#[test]
+fn a_visitor_is_a_host_that_takes_no_part_in_rounds() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        // A report during a round abandons it, also this one.
+        ("@7 t", "arm-round lock2>1"),
+        ("1 lock 2", "update2[t=1,7]>1"),
+        // Nobody has asked for its answers.
+        ("@7 update 2", ""),
+        ("1 update 2", "unlock2>1"),
+        ("1 unlock 2", "disarm-round"),
+        ("@7 t", ""),
+        ("@8", ""),
+        ("@8 ? u", "arm-round lock3>1"),
+        ("-7", ""),
+        ("1 lock 3", "update3[t=1,7 u=8]>1"),
+        ("1 update 3", "unlock3>1"),
+        ("1 unlock 3", "disarm-round arm-round lock4>1"),
+        ("1 lock 4", "update4[t=1 u=8]>1"),
+        ("1 update 4", "unlock4>1"),
+        ("1 unlock 4", "disarm-round"),
     ]);
 }
 

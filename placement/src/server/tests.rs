@@ -50,7 +50,8 @@ async fn start_for(clients: Clients) -> Running {
     let lead = Lead::alone();
     let (leads, leading) = watch::channel(Some(lead.clone()));
     server.lead(Some(lead));
-    let follow = async move { server.follow(leading, CancellationToken::new()).await };
+    let never = CancellationToken::new();
+    let follow = async move { server.follow(leading, never, String::new).await };
     let tasks = [
         AbortOnDropHandle::new(tokio::spawn(serve(
             listener,

@@ -64,6 +64,33 @@ async fn namespaces_have_their_own_versions_which_start_over() {
 }
 
 #[tokio::test]
+async fn a_message_that_names_another_namespace_is_handed_to_it() {
+    let placement = Placement::start(&[]).await;
+    let elsewhere = |id: &str, types: &[&str]| Host {
+        namespace: "elsewhere".to_owned(),
+        ..report(id, types)
+    };
+    let mut here = Sidecar::connect(placement.port, "a", &["t"]).await;
+    assert_eq!(round(&mut [&mut here], 1).await, "t=a");
+    // Nobody is there: it is dropped, as the next round of the stream tells.
+    here.send(elsewhere("a", &["v"])).await;
+    here.send(report("a", &["s"])).await;
+    assert_eq!(round(&mut [&mut here], 2).await, "s=a");
+    let mut there = Sidecar::open(placement.port, elsewhere("b", &["u"]))
+        .await
+        .expect("opens");
+    assert_eq!(round(&mut [&mut there], 1).await, "u=b");
+    here.send(elsewhere("a", &["u"])).await;
+    assert_eq!(round(&mut [&mut there], 2).await, "u=a,b");
+    // It stays a host of its own namespace, and is none of the other one when it leaves.
+    let mut other = Sidecar::connect(placement.port, "c", &[]).await;
+    assert_eq!(round(&mut [&mut other], 2).await, "s=a");
+    drop(here);
+    assert_eq!(round(&mut [&mut there], 3).await, "u=b");
+    assert_eq!(round(&mut [&mut other], 3).await, "");
+}
+
+#[tokio::test]
 async fn a_laggard_is_closed_and_the_others_go_on() {
     let placement = Placement::start(&["--disseminate-timeout=500ms"]).await;
     let mut good = Sidecar::connect(placement.port, "good", &["t"]).await;

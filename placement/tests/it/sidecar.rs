@@ -15,6 +15,7 @@ pub(crate) const NAMESPACE: &str = "default";
 
 pub(crate) struct Sidecar {
     id: String,
+    namespace: String,
     messages: Option<mpsc::Sender<Host>>,
     orders: Streaming<PlacementOrder>,
 }
@@ -41,7 +42,7 @@ impl Sidecar {
 
     /// Opens a stream with any first message.
     pub(crate) async fn open(port: u16, first: Host) -> Result<Self, Status> {
-        let id = first.id.clone();
+        let (id, namespace) = (first.id.clone(), first.namespace.clone());
         let client = PlacementClient::connect(format!("http://127.0.0.1:{port}")).await;
         let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
         let (messages, queue) = mpsc::channel(16);
@@ -52,6 +53,7 @@ impl Sidecar {
             .into_inner();
         Ok(Self {
             id,
+            namespace,
             messages: Some(messages),
             orders,
         })
@@ -87,7 +89,7 @@ impl Sidecar {
     pub(crate) async fn answer(&self, operation: HostOperation, version: u64) {
         self.send(Host {
             id: self.id.clone(),
-            namespace: NAMESPACE.to_owned(),
+            namespace: self.namespace.clone(),
             operation: operation.into(),
             version: Some(version),
             ..Host::default()
