@@ -13,13 +13,19 @@ use dapr_sidecar_core::body::{Body, BoxError};
 use dapr_sidecar_core::invoke::Location;
 use dapr_sidecar_core::rpc::{Code, Status};
 use futures::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Error};
+use tower::{Service, ServiceExt as _};
+use watched::Watched;
 
 use crate::channel::grpc::GrpcChannel;
 use crate::peer::ProxyClient;
+
+mod watched;
 
 /// A dial of the control plane that takes longer has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,10 +90,21 @@ impl Dialer for PlacementDialer {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(DIAL_TIMEOUT)
             .tcp_nodelay(true);
-        Ok(endpoint
-            .connect_with_connector(self.security.connector(expect))
-            .await?)
+        Ok(connect(&endpoint, self.security.connector(expect)).await?)
     }
+}
+
+/// Connects in a way that notices when the other side falls silent.
+async fn connect<C, T>(endpoint: &Endpoint, connector: C) -> Result<Channel, Error>
+where
+    C: Service<Uri, Response = TokioIo<T>> + Send + 'static,
+    C::Error: std::error::Error + Send + Sync + 'static,
+    C::Future: Send,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let watched = |stream: TokioIo<T>| TokioIo::new(Watched::new(stream.into_inner()));
+    let connector = connector.map_response(watched);
+    endpoint.connect_with_connector(connector).await
 }
 
 /// Where calls of unknown gRPC services go.
@@ -119,6 +136,13 @@ impl Proxy for Forwarder {
                 Code::Unimplemented,
                 format!("gRPC calls cannot be proxied to {base_url}"),
             )),
+        }
+    }
+
+    async fn reach(&self, location: &Location) -> Result<(), Status> {
+        match location {
+            Location::Remote(target) => self.peers.reach(target).await,
+            Location::Local | Location::External { .. } => Ok(()),
         }
     }
 }
@@ -169,5 +193,66 @@ impl Tasks {
             return Ok(());
         }
         Err(self.names.lock().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use dapr_proto::dapr::proto::placement::v1::placement_client::PlacementClient;
+    use futures::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioTimer};
+    use tokio::io::DuplexStream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Keeps a stream open and pings, as placement does, for that long. Then nothing comes from there any more.
+    async fn serve(connection: DuplexStream, time: Duration) {
+        let service = service_fn(|_| async {
+            let body =
+                StreamBody::new(stream::pending::<Result<Frame<bytes::Bytes>, Infallible>>());
+            let response = http::Response::builder().header("content-type", "application/grpc");
+            response.body(body)
+        });
+        let mut serving = std::pin::pin!(
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(Duration::from_secs(2))
+                .keep_alive_timeout(Duration::from_secs(3))
+                .serve_connection(TokioIo::new(connection), service)
+        );
+        tokio::select! {
+            _ = serving.as_mut() => panic!("the client stays"),
+            () = tokio::time::sleep(time) => {}
+        }
+        std::future::pending().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_to_a_placement_that_falls_silent_ends() {
+        let well = Duration::from_secs(60);
+        let connector = tower::service_fn(move |_: Uri| async move {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            tokio::spawn(serve(theirs, well));
+            Ok::<_, Infallible>(TokioIo::new(ours))
+        });
+        let endpoint = Endpoint::from_static("http://placement:50005");
+        let channel = connect(&endpoint, connector).await.expect("connected");
+        let before = Instant::now();
+        let mut client = PlacementClient::new(channel);
+        let orders = client.report_dapr_status(stream::pending()).await;
+        let mut orders = orders.expect("it is opened").into_inner();
+        orders.message().await.expect_err("it ends");
+        let silence = before.elapsed() - well;
+        assert!(
+            silence > Duration::from_secs(10) && silence < Duration::from_secs(20),
+            "{silence:?}"
+        );
     }
 }

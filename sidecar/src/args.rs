@@ -1,7 +1,7 @@
 //! The command line and environment of `daprd`, as written. Checked settings are in `settings.rs`.
 
 use clap::{ArgAction, Args as ClapArgs, Parser};
-use dapr_kit::duration::GoDuration;
+use dapr_kit::duration::SignedGoDuration;
 use dapr_kit::flags::{int, uint};
 use dapr_kit::log::LogArgs;
 use dapr_kit::metrics::MetricsArgs;
@@ -46,7 +46,7 @@ pub struct Args {
     pub dapr_graceful_shutdown_seconds: i64,
     /// Time the shutdown is held back so that requests in flight can still use the sidecar
     #[arg(long)]
-    pub dapr_block_shutdown_duration: Option<GoDuration>,
+    pub dapr_block_shutdown_duration: Option<SignedGoDuration>,
     /// Print the version and exit
     #[arg(long)]
     pub version: bool,
@@ -56,7 +56,7 @@ pub struct Args {
     /// Wait for a running sidecar's outbound readiness and exit
     #[arg(long)]
     pub wait: bool,
-    /// Has no effect
+    /// Has no effect, but that a state store is chosen for actors
     #[arg(long, default_value = "", hide = true)]
     pub actors_service: String,
     /// Has no effect
@@ -81,13 +81,13 @@ pub struct AppArgs {
     pub app_max_concurrency: i64,
     /// Deprecated: use --app-protocol https or grpcs
     #[arg(long, hide = true)]
-    pub app_ssl: bool,
+    pub app_ssl: Option<bool>,
     /// Requests to the application not made at start: config, subscribe
     #[arg(long, value_delimiter = ',')]
     pub disable_init_endpoints: Vec<String>,
     /// Time for the discovery of input bindings
     #[arg(long, default_value = "3s")]
-    pub app_binding_options_timeout: GoDuration,
+    pub app_binding_options_timeout: SignedGoDuration,
 }
 
 /// What is listened on.
@@ -155,7 +155,7 @@ pub struct ControlPlaneArgs {
     pub scheduler_job_streams: u32,
     /// Longest dissemination round
     #[arg(long, default_value = "30s")]
-    pub actors_disseminate_timeout: GoDuration,
+    pub actors_disseminate_timeout: SignedGoDuration,
     /// Secure calls between sidecars with certificates from Sentry
     #[arg(long)]
     pub enable_mtls: bool,
@@ -168,14 +168,14 @@ pub struct ResourceArgs {
     #[arg(long, value_delimiter = ',')]
     pub resources_path: Vec<String>,
     /// Deprecated: use --resources-path
-    #[arg(long, default_value = "")]
-    pub components_path: String,
+    #[arg(long)]
+    pub components_path: Option<String>,
     /// Configuration files
     #[arg(long, value_delimiter = ',')]
     pub config: Vec<String>,
     /// Interval of the reconcile that backs the file watch
     #[arg(long, default_value = "0s")]
-    pub hot_reload_reconcile_interval: GoDuration,
+    pub hot_reload_reconcile_interval: SignedGoDuration,
     /// Do not load the built-in Kubernetes secret store
     #[arg(long)]
     pub disable_builtin_k8s_secret_store: bool,

@@ -13,3 +13,5 @@ mod path;
 mod permits;
 mod tls;
 mod transport;
+
+pub(crate) use tls::unverified;

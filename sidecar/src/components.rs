@@ -109,7 +109,7 @@ pub struct Opening {
     pub environment: Arc<Environment>,
     /// `spec.components.deny` of the Configuration.
     pub denied: Vec<String>,
-    /// Whether placement is configured, without which an actor store is an ordinary store.
+    /// Whether actors are asked for, without which an actor store is an ordinary store.
     pub actors: bool,
 }
 

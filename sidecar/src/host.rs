@@ -1,11 +1,16 @@
 //! What this host is called and reached at, and the stable port of the API between sidecars.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// First port tried when none is configured.
 const FIRST_PORT: u16 = 47300;
 
-/// The address other sidecars reach this host at: the one given, else the address packets would leave from.
+/// Addresses of the interfaces of this host.
+const IPV4_ADDRESSES: &str = "/proc/net/fib_trie";
+const IPV6_ADDRESSES: &str = "/proc/net/if_inet6";
+
+/// The address other sidecars reach this host at: the one given, else the address packets would leave from, else, on a
+/// host without a way out, that of an interface.
 pub fn address(given: Option<&str>) -> String {
     if let Some(address) = given {
         return address.to_owned();
@@ -14,8 +19,40 @@ pub fn address(given: Option<&str>) -> String {
     ["192.0.2.1:80", "[2001:db8::1]:80"]
         .iter()
         .find_map(|target| outgoing(target))
+        .or_else(of_interface)
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
         .to_string()
+}
+
+fn of_interface() -> Option<IpAddr> {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let is_own = |address: &Ipv4Addr| {
+        !address.is_loopback() && !address.is_link_local() && !is_transition((*address).into())
+    };
+    let v4 = ipv4_addresses(&read(IPV4_ADDRESSES))
+        .find(is_own)
+        .map(IpAddr::V4);
+    v4.or_else(|| ipv6_addresses(&read(IPV6_ADDRESSES)).next().map(IpAddr::V6))
+}
+
+/// Local addresses in the kernel's routing table: an address in one line, `/32 host LOCAL` in the next.
+fn ipv4_addresses(table: &str) -> impl Iterator<Item = Ipv4Addr> {
+    let lines = table.lines().map(str::trim);
+    lines.clone().zip(lines.skip(1)).filter_map(|(line, next)| {
+        let address = line.strip_prefix("|-- ")?.parse().ok()?;
+        (next == "/32 host LOCAL").then_some(address)
+    })
+}
+
+/// Addresses of global scope: digits, index, length of the prefix, scope, flags and name of the interface.
+fn ipv6_addresses(table: &str) -> impl Iterator<Item = Ipv6Addr> {
+    table.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace();
+        let digits = fields.next()?;
+        let is_global = fields.nth(2)? == "00";
+        let bits = u128::from_str_radix(digits, 16).ok()?;
+        is_global.then(|| Ipv6Addr::from_bits(bits))
+    })
 }
 
 fn outgoing(target: &str) -> Option<IpAddr> {
@@ -79,6 +116,26 @@ mod tests {
         assert_ne!(port, stable_port("shop", "/srv", 1000, "other"));
         for i in 0..1000 {
             assert!(stable_port(&i.to_string(), "/", 0, "h") >= FIRST_PORT);
+        }
+    }
+
+    #[test]
+    fn addresses_of_interfaces_are_read_from_the_kernels_tables() {
+        let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n\
+                     Local:\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 10.0.0.7\n        /32 host LOCAL\n\
+                     \x20    |-- 10.0.0.255\n        /32 link BROADCAST\n";
+        let found: Vec<_> = ipv4_addresses(table).map(|it| it.to_string()).collect();
+        assert_eq!(found, ["127.0.0.1", "10.0.0.7"]);
+        let table = "00000000000000000000000000000001 01 80 10 80       lo\n\
+                     fe800000000000000042acfffe110002 02 40 20 80     eth0\n\
+                     fd000000000000000000000000000007 02 40 00 80     eth0\n";
+        let found: Vec<_> = ipv6_addresses(table).map(|it| it.to_string()).collect();
+        assert_eq!(found, ["fd00::7"]);
+        for table in ["", "x", "|-- 1.2.3", "zz 1 2 00 3 eth0"] {
+            assert_eq!(
+                ipv4_addresses(table).count() + ipv6_addresses(table).count(),
+                0
+            );
         }
     }
 

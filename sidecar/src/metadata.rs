@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use dapr_sidecar_core::actors::Actors;
+use dapr_sidecar_core::actors::{Actors, Phase, RuntimeStatus};
 use dapr_sidecar_core::metadata::{AppConnection, AppHealth, Component, Metadata, Snapshot};
 use dapr_sidecar_core::pubsub::PubSubs;
 use parking_lot::RwLock;
@@ -77,7 +77,7 @@ impl Metadata for MetadataStore {
             http_endpoints: Vec::clone(&self.listed.http_endpoints.load()),
             resiliencies: Vec::clone(&self.listed.resiliencies.load()),
             app: self.app.clone(),
-            actors: self.actors.status(),
+            actors: listed(self.actors.status()),
         }
     }
 
@@ -88,6 +88,14 @@ impl Metadata for MetadataStore {
     }
 }
 
+/// Without placement nothing is hosted, whatever the application says it could host.
+fn listed(mut status: RuntimeStatus) -> RuntimeStatus {
+    if status.phase == Phase::Disabled {
+        status.active.clear();
+    }
+    status
+}
+
 /// How the application is reached, as the metadata API says it.
 pub fn app_connection(app: &App) -> AppConnection {
     let duration =
@@ -95,7 +103,12 @@ pub fn app_connection(app: &App) -> AppConnection {
     AppConnection {
         port: app.port.unwrap_or(0),
         protocol: app.protocol.name().to_owned(),
-        channel_address: app.address.clone(),
+        // As it is given.
+        channel_address: app
+            .address
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned(),
         max_concurrency: u32::try_from(app.max_concurrency).unwrap_or(u32::MAX),
         health: app.health.as_ref().map(|health| AppHealth {
             path: app.protocol.is_http().then(|| health.path.clone()),
@@ -103,5 +116,26 @@ pub fn app_connection(app: &App) -> AppConnection {
             timeout: duration(health.timeout),
             threshold: health.threshold,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_placement_no_hosted_types_are_listed() {
+        let check = |phase: Phase, expected: usize| {
+            let status = RuntimeStatus {
+                phase,
+                active: vec![("T".to_owned(), 0)],
+                host_ready: false,
+                placement_connected: false,
+            };
+            assert_eq!(listed(status).active.len(), expected, "{phase:?}");
+        };
+        check(Phase::Disabled, 0);
+        check(Phase::Initializing, 1);
+        check(Phase::Running, 1);
     }
 }

@@ -1,8 +1,10 @@
 //! The checked settings of a sidecar: what the flags and the environment mean.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dapr_kit::duration::SignedGoDuration;
 use dapr_kit::flags::Environment;
 use dapr_kit::process::refuse_root;
 use dapr_security::TokenSource;
@@ -54,7 +56,7 @@ pub struct App {
     pub port: Option<u16>,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Host it listens on.
+    /// Host it listens on, an IPv6 address in brackets: it stands in addresses and `Host` headers.
     pub address: String,
     /// Most calls at once; 0 is unlimited.
     pub max_concurrency: usize,
@@ -140,6 +142,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Where the control plane is.
     pub control_plane: ControlPlane,
+    /// One state store is that of actors. `--actors-service` asks for it as well, and has no other effect.
+    pub chooses_actor_store: bool,
     /// Calls between sidecars are secured with certificates from Sentry.
     pub mtls: bool,
     /// `DAPR_TRUST_ANCHORS`
@@ -176,7 +180,7 @@ impl Settings {
     /// Checks `args` with `environment`.
     pub fn check(args: &Args, environment: &Environment) -> Result<Self, Error> {
         let limits = Limits::check(&args.limits)?;
-        let disseminate_timeout = positive(args.control_plane.actors_disseminate_timeout.0)?;
+        let disseminate_timeout = positive(args.control_plane.actors_disseminate_timeout)?;
         let namespace = environment.non_empty("NAMESPACE").map(str::to_owned);
         if args.control_plane.scheduler_job_streams < 1 {
             return Err(runtime("must define at least 1 scheduler stream, got 0"));
@@ -205,17 +209,16 @@ impl Settings {
         if mode == Mode::Kubernetes {
             in_cluster(args, environment)?;
         }
-        let mut resource_paths: Vec<PathBuf> = args
-            .resources
-            .resources_path
-            .iter()
-            .map(PathBuf::from)
-            .collect();
-        if resource_paths.is_empty() && !args.resources.components_path.is_empty() {
-            resource_paths.push(PathBuf::from(&args.resources.components_path));
+        let mut resource_paths = list(&args.resources.resources_path);
+        if resource_paths.is_empty() {
+            let alias = args.resources.components_path.iter();
+            resource_paths.extend(alias.filter(|path| !path.is_empty()).cloned());
         }
+        let control_plane = control_plane(&args.control_plane, disseminate_timeout);
         Ok(Self {
             mode,
+            chooses_actor_store: !control_plane.placement.is_empty()
+                || !args.actors_service.is_empty(),
             sentry_id: environment
                 .non_empty("SENTRY_LOCAL_IDENTITY")
                 .unwrap_or(&args.app_id)
@@ -224,16 +227,16 @@ impl Settings {
             namespace,
             app,
             listen,
-            control_plane: control_plane(&args.control_plane, disseminate_timeout),
+            control_plane,
             mtls: args.control_plane.enable_mtls,
             trust_anchors: environment
                 .non_empty("DAPR_TRUST_ANCHORS")
                 .map(str::to_owned),
             sentry_token,
-            resource_paths,
-            config: args.resources.config.clone(),
-            reconcile: Some(args.resources.hot_reload_reconcile_interval.0)
-                .filter(|interval| !interval.is_zero())
+            resource_paths: resource_paths.into_iter().map(PathBuf::from).collect(),
+            config: list(&args.resources.config),
+            reconcile: (args.resources.hot_reload_reconcile_interval)
+                .positive()
                 .unwrap_or(DEFAULT_RECONCILE),
             builtin_secret_store: mode == Mode::Kubernetes
                 && !args.resources.disable_builtin_k8s_secret_store,
@@ -245,7 +248,9 @@ impl Settings {
                 0 => None,
                 seconds => Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(5))),
             },
-            block_shutdown: args.dapr_block_shutdown_duration.map(|duration| duration.0),
+            block_shutdown: args
+                .dapr_block_shutdown_duration
+                .map(|duration| duration.positive().unwrap_or_default()),
             host_ip: environment.non_empty("DAPR_HOST_IP").map(str::to_owned),
         })
     }
@@ -347,13 +352,18 @@ fn size(
         .map(|units| units << shift))
 }
 
-fn positive(duration: Duration) -> Result<Duration, Error> {
-    if duration.is_zero() {
-        let text =
-            "invalid value for 'actors-disseminate-timeout' option: must be positive, got 0s";
-        return Err(Error::Flags(text.to_owned()));
-    }
-    Ok(duration)
+fn positive(duration: SignedGoDuration) -> Result<Duration, Error> {
+    duration.positive().ok_or_else(|| {
+        Error::Flags(format!(
+            "invalid value for 'actors-disseminate-timeout' option: must be positive, got {duration}"
+        ))
+    })
+}
+
+/// A list flag; an empty value names nothing, as an unset variable in a script leaves it.
+fn list(values: &[String]) -> Vec<String> {
+    let named = values.iter().filter(|value| !value.is_empty());
+    named.cloned().collect()
 }
 
 /// A port flag as text; `what` is how upstream names it in the error.
@@ -378,7 +388,10 @@ fn optional_port(what: &str, text: &str) -> Result<Option<u16>, Error> {
 }
 
 fn app(args: &AppArgs, health: &AppHealthArgs, environment: &Environment) -> Result<App, Error> {
-    let protocol = match (args.app_protocol.to_lowercase().as_str(), args.app_ssl) {
+    let protocol = match (
+        args.app_protocol.to_lowercase().as_str(),
+        args.app_ssl.unwrap_or(false),
+    ) {
         ("" | "http", false) => Protocol::Http,
         ("" | "http", true) | ("https", _) => Protocol::Https,
         ("grpc", false) => Protocol::Grpc,
@@ -392,7 +405,7 @@ fn app(args: &AppArgs, health: &AppHealthArgs, environment: &Environment) -> Res
         }
     };
     let (mut load_config, mut load_subscriptions) = (true, true);
-    for endpoint in &args.disable_init_endpoints {
+    for endpoint in &list(&args.disable_init_endpoints) {
         match endpoint.trim().to_lowercase().as_str() {
             "config" => load_config = false,
             "subscribe" => load_subscriptions = false,
@@ -407,7 +420,10 @@ fn app(args: &AppArgs, health: &AppHealthArgs, environment: &Environment) -> Res
     Ok(App {
         port: optional_port("app-port", &args.app_port)?,
         protocol,
-        address: args.app_channel_address.clone(),
+        address: match args.app_channel_address.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]"),
+            Err(_) => args.app_channel_address.clone(),
+        },
         max_concurrency: usize::try_from(args.app_max_concurrency).unwrap_or(0),
         load_config,
         load_subscriptions,
@@ -449,7 +465,7 @@ fn listen(args: &Args, app_port: Option<u16>, environment: &Environment) -> Resu
             )));
         }
     }
-    let mut addresses = args.listen.dapr_listen_addresses.clone();
+    let mut addresses = list(&args.listen.dapr_listen_addresses);
     if addresses.is_empty() {
         addresses.push(String::new());
     }
@@ -474,27 +490,19 @@ fn listen(args: &Args, app_port: Option<u16>, environment: &Environment) -> Resu
 }
 
 fn control_plane(args: &ControlPlaneArgs, disseminate_timeout: Duration) -> ControlPlane {
-    let list = |text: &str| {
-        text.split(',')
-            .map(str::trim)
-            .filter(|s| !s.is_empty())
-            .map(str::to_owned)
-            .collect()
-    };
+    let placement = args.placement_host_address.split(',').map(str::trim);
     ControlPlane {
         operator: args.control_plane_address.clone(),
         sentry: args.sentry_address.clone(),
-        placement: list(&args.placement_host_address),
-        scheduler: args
-            .scheduler_host_address
-            .iter()
+        placement: placement
             .filter(|address| !address.is_empty())
-            .cloned()
+            .map(str::to_owned)
             .collect(),
+        scheduler: list(&args.scheduler_host_address),
         trust_domain: args.control_plane_trust_domain.clone(),
         namespace: args.control_plane_namespace.clone(),
         disseminate_timeout,
-        jwt_audiences: args.sentry_request_jwt_audiences.clone(),
+        jwt_audiences: list(&args.sentry_request_jwt_audiences),
     }
 }
 
@@ -509,6 +517,18 @@ mod tests {
         let flags = std::iter::once("daprd").chain(flags.split_whitespace());
         let args: Args = try_parse_from(Dashes::OneOrTwo, flags).expect("flags parse");
         Settings::check(&args, &environment.iter().copied().collect())
+    }
+
+    #[test]
+    fn an_actor_store_is_chosen_for_placement_or_an_actors_service() {
+        let check = |flags: &str, expected: bool| {
+            let settings = settings(&format!("--app-id a {flags}"), &[]).expect(flags);
+            assert_eq!(settings.chooses_actor_store, expected, "{flags}");
+        };
+        check("", false);
+        check("--placement-host-address p:1", true);
+        check("--actors-service placement:p:1", true);
+        check("--reminders-service default", false);
     }
 
     #[test]
@@ -558,9 +578,52 @@ mod tests {
             "Failed to parse flags: invalid value for 'actors-disseminate-timeout' option: must be positive, got 0s",
         );
         check(
+            "--app-id a --actors-disseminate-timeout -1m",
+            "Failed to parse flags: invalid value for 'actors-disseminate-timeout' option: must be positive, got -1m0s",
+        );
+        check(
             "--app-id a --app-health-probe-timeout 6000",
             "Fatal error from runtime: value for 'health-probe-timeout' must be smaller than 'health-probe-interval'",
         );
+    }
+
+    #[test]
+    fn empty_values_of_lists_are_none() {
+        let flags = "--app-id a --resources-path= --config= --disable-init-endpoints= \
+                     --sentry-request-jwt-audiences= --dapr-listen-addresses= --scheduler-host-address=";
+        let settings = self::settings(flags, &[]).expect("valid");
+        assert!(settings.resource_paths.is_empty() && settings.config.is_empty());
+        assert!(settings.app.load_config && settings.app.load_subscriptions);
+        assert!(settings.control_plane.jwt_audiences.is_empty());
+        assert!(settings.control_plane.scheduler.is_empty());
+        // All interfaces.
+        assert_eq!(settings.listen.addresses, [""]);
+        // An alias stands in for a list that names nothing.
+        let flags = "--app-id a --resources-path= --components-path /c";
+        let settings = self::settings(flags, &[]).expect("valid");
+        assert_eq!(settings.resource_paths, [PathBuf::from("/c")]);
+    }
+
+    #[test]
+    fn an_ipv6_application_stands_in_brackets() {
+        let check = |given: &str, expected: &str| {
+            let flags = format!("--app-id a --app-channel-address {given}");
+            let settings = settings(&flags, &[]).expect("valid");
+            assert_eq!(settings.app.address, expected);
+        };
+        check("::1", "[::1]");
+        check("[::1]", "[::1]");
+        check("10.0.0.1", "10.0.0.1");
+        check("app.local", "app.local");
+    }
+
+    #[test]
+    fn times_below_zero_are_those_of_no_flag() {
+        let flags = "--app-id a --app-binding-options-timeout -1s \
+                     --hot-reload-reconcile-interval -1s --dapr-block-shutdown-duration -1s";
+        let settings = self::settings(flags, &[]).expect("valid");
+        assert_eq!(settings.reconcile, Duration::from_secs(60));
+        assert_eq!(settings.block_shutdown, Some(Duration::ZERO));
     }
 
     #[test]

@@ -83,7 +83,8 @@ pub trait Handler: Send + Sync + 'static {
 /// A running subscription.
 #[async_trait]
 pub trait Subscription: Send + Sync {
-    /// Stops receiving and waits until handlers in flight have returned. Dropping only stops receiving.
+    /// Stops receiving and waits until handlers in flight have returned. Dropping, the future too, stops receiving and
+    /// ends them.
     async fn close(self: Box<Self>);
 }
 

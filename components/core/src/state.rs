@@ -217,6 +217,12 @@ pub trait StateStore: Send + Sync + 'static {
         None
     }
 
+    /// Whether an empty value is a value to callers of the HTTP API. Of some stores upstream tells them the same as of a
+    /// missing key; callers over gRPC see the etag in any case.
+    fn has_empty_values(&self) -> bool {
+        true
+    }
+
     /// Reads one key; `None` if it is missing or has expired.
     async fn get(&self, request: GetRequest) -> Result<Option<Item>, Error>;
 

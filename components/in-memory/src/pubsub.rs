@@ -13,7 +13,7 @@ use dapr_components_core::pubsub::{
 use dapr_components_core::{Error, ErrorKind};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A message bus in this process.
 #[derive(Debug, Default)]
@@ -129,6 +129,7 @@ impl PubSub for Bus {
             deliveries: sender,
         });
         let worker = tokio::spawn(work(deliveries, Arc::clone(&route.turn), handler));
+        let worker = AbortOnDropHandle::new(worker);
         self.routes.write().push(Arc::clone(&route));
         let registration = Registration {
             route,
@@ -177,7 +178,7 @@ async fn work(
 /// A subscription and the task that serves it.
 struct Running {
     registration: Registration,
-    worker: JoinHandle<()>,
+    worker: AbortOnDropHandle<()>,
 }
 
 #[async_trait]

@@ -64,6 +64,10 @@ impl StateStore for Store {
         ]
     }
 
+    fn has_empty_values(&self) -> bool {
+        false
+    }
+
     async fn get(&self, request: GetRequest) -> Result<Option<Item>, Error> {
         Ok(self.table.read().get(&request.key, Instant::now()))
     }

@@ -31,16 +31,22 @@ struct App {
 struct Entry {
     address: SocketAddr,
     until: Instant,
+    /// It could not be called since it was last seen.
+    has_failed: bool,
 }
 
 impl Cache {
-    /// The address whose turn it is; IPv4 goes before IPv6.
+    /// The address whose turn it is; IPv4 goes before IPv6, and who failed comes last: it may be there again.
     pub(crate) fn pick(&mut self, app_id: &str, now: Instant) -> Option<SocketAddr> {
         let app = self.apps.get_mut(app_id)?;
+        let is_live = |entry: &&Entry| now < entry.until;
+        let mut instances = app.instances.values().filter(is_live);
+        let all_failed = instances.all(|entry| entry.has_failed);
         let live = || {
             app.instances
                 .values()
-                .filter(|entry| now < entry.until)
+                .filter(is_live)
+                .filter(|entry| all_failed || !entry.has_failed)
                 .map(|entry| entry.address)
         };
         let v4 = live().filter(SocketAddr::is_ipv4).count();
@@ -51,6 +57,20 @@ impl Cache {
         };
         app.turn = app.turn.wrapping_add(1);
         address
+    }
+
+    /// Takes note that an address could not be called; whether that is news.
+    pub(crate) fn failed(&mut self, app_id: &str, address: SocketAddr) -> bool {
+        let Some(app) = self.apps.get_mut(app_id) else {
+            return false;
+        };
+        let mut is_news = false;
+        for entry in app.instances.values_mut() {
+            if entry.address == address {
+                is_news |= !std::mem::replace(&mut entry.has_failed, true);
+            }
+        }
+        is_news
     }
 
     /// Begins to learn about an app.
@@ -74,6 +94,7 @@ impl Cache {
                         Entry {
                             address: *address,
                             until: now + LIFE,
+                            has_failed: false,
                         },
                     );
                 }
@@ -167,6 +188,26 @@ mod tests {
         };
         cache.learn(&gone, at(200));
         assert_eq!(cache.pick("orders", at(200)), None);
+    }
+
+    #[test]
+    fn who_failed_comes_last_until_it_is_seen_again() {
+        let now = Instant::now();
+        let mut cache = tracking();
+        let gone: SocketAddr = "192.0.2.1:1".parse().expect("address");
+        cache.learn(&seen("a", "192.0.2.1:1"), now);
+        assert!(!cache.failed("other", gone));
+        assert!(cache.failed("orders", gone));
+        assert!(!cache.failed("orders", gone), "it is known");
+        // It is all there is.
+        assert_eq!(picks(&mut cache, now, 2), ["192.0.2.1:1"; 2]);
+        cache.learn(&seen("b", "192.0.2.1:2"), now);
+        assert_eq!(picks(&mut cache, now, 2), ["192.0.2.1:2"; 2]);
+        cache.learn(&seen("a", "192.0.2.1:1"), now);
+        let mut both = picks(&mut cache, now, 2);
+        both.sort();
+        assert_eq!(both, ["192.0.2.1:1", "192.0.2.1:2"]);
+        assert!(cache.failed("orders", gone));
     }
 
     #[test]

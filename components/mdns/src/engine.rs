@@ -37,6 +37,10 @@ pub(crate) enum Command {
         app_id: String,
         waiter: Waiter,
     },
+    /// An instance could not be called: where is the app now?
+    LookAgain {
+        app_id: String,
+    },
     /// Says goodbye and ends; the channel ends with it.
     Close(oneshot::Sender<()>),
 }
@@ -113,6 +117,7 @@ impl Engine {
                 command = commands.recv() => match command {
                     // The time after the wait: a lookup after a long silence has all its time, too.
                     Some(Command::LookUp { app_id, waiter }) => self.look_up(&app_id, waiter, Instant::now()),
+                    Some(Command::LookAgain { app_id }) => self.browsing.refresh(&app_id, Instant::now()),
                     Some(Command::Close(closed)) => break Some(closed),
                     None => break None,
                 },

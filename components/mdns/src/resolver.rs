@@ -111,6 +111,18 @@ impl Resolver for Mdns {
         Ok(address.to_string())
     }
 
+    /// An app that was started again is found at once, and not when its old address is forgotten.
+    fn failed(&self, request: &ResolveRequest, address: &str) {
+        let Ok(address) = address.parse() else {
+            return;
+        };
+        if self.cache.lock().failed(&request.app_id, address) {
+            let app_id = request.app_id.clone();
+            // With that many commands waiting it is asked for anyway.
+            drop(self.commands.try_send(Command::LookAgain { app_id }));
+        }
+    }
+
     async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         if self.commands.send(Command::Close(reply)).await.is_ok() {

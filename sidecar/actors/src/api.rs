@@ -67,7 +67,7 @@ impl Actors for Runtime {
         call.method = names::method(call.method)?;
         self.shared.ready().await?;
         let is_api_call = HeaderValue::from_static("true");
-        call.headers.insert(API_CALL_HEADER, is_api_call);
+        call.set(API_CALL_HEADER, is_api_call);
         Ok(self.shared.router.invoke(&call).await?)
     }
 

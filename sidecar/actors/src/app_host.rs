@@ -6,7 +6,12 @@ use bytes::Bytes;
 use dapr_sidecar_core::actors::{Call, Reply};
 use dapr_sidecar_core::peer::ReminderCall;
 use dapr_sidecar_core::rpc;
+use http::HeaderName;
 use prost::{Message as _, Name as _};
+
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What a method call carries that belongs to no trace.
+pub(crate) const NO_TRACE: &str = "00-00000000000000000000000000000000-0000000000000000-00";
 
 /// Why an actor did not do what it was asked for. None of these is tried again here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

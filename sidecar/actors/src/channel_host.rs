@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::app_host::{AppHost, Error, unpack};
+use crate::app_host::{AppHost, Error, NO_TRACE, TRACEPARENT, unpack};
 
 const CALLER_APP_ID: HeaderName = HeaderName::from_static("dapr-caller-app-id");
 const CALLER_NAMESPACE: HeaderName = HeaderName::from_static("dapr-caller-namespace");
@@ -125,6 +125,9 @@ impl AppHost for ChannelHost {
         let mut headers = call.headers.clone();
         headers.insert(CALLER_APP_ID, self.caller_app_id.clone());
         headers.insert(CALLER_NAMESPACE, self.caller_namespace.clone());
+        headers
+            .entry(TRACEPARENT)
+            .or_insert(HeaderValue::from_static(NO_TRACE));
         let mut reply = self
             .send(Method::PUT, &path, &call.query, headers, call.body.clone())
             .await?;

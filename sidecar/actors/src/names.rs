@@ -1,6 +1,7 @@
 //! Which names callers may use: what goes into the path of a callback unescaped must not change that path.
 
 use dapr_sidecar_core::actors::Error;
+use dapr_sidecar_core::invoke::method::quote;
 
 /// What a name is the name of; the word stands in the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +51,15 @@ pub(crate) fn method(name: String) -> Result<String, Error> {
 
 fn refuse(what: What, name: &str, forbidden: impl Fn(char) -> bool) -> Result<(), Error> {
     if is_dots(name) {
-        let text = format!("{} must not be {name:?}", what.word());
+        let text = format!("{} must not be {}", what.word(), quote(name));
         return Err(Error::BadRequest(text));
     }
     if name.chars().any(forbidden) {
-        let text = format!("{} contains forbidden character: {name:?}", what.word());
+        let text = format!(
+            "{} contains forbidden character: {}",
+            what.word(),
+            quote(name)
+        );
         return Err(Error::BadRequest(text));
     }
     Ok(())
@@ -85,10 +90,14 @@ mod tests {
         for name in ["a#b", "a?b", "a/b", "a\\b", "a\0b", "a\nb", ".", ".."] {
             check(name, false);
         }
-        assert_eq!(
-            super::check(What::Name, "a#b").map_err(|error| error.to_string()),
-            Err("invalid request: name contains forbidden character: \"a#b\"".to_owned())
-        );
+        let refused = |name: &str, quoted: &str| {
+            let text = format!("invalid request: name contains forbidden character: {quoted}");
+            let result = super::check(What::Name, name).map_err(|error| error.to_string());
+            assert_eq!(result, Err(text));
+        };
+        refused("a#b", r#""a#b""#);
+        refused("a\0\u{1}\n\u{7f}b", r#""a\x00\x01\n\x7fb""#);
+        refused("ü\u{85}\\", r#""ü\u0085\\""#);
     }
 
     #[test]

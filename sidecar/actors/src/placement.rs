@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dapr_proto::dapr::proto::placement::v1 as proto;
@@ -29,7 +30,7 @@ const OUTGOING: usize = 16;
 /// Of failures in a row the first is a warning, then every so many; the others are for debugging.
 const WARN_EVERY: u32 = 60;
 
-/// Pause after a failed dial or stream, in milliseconds.
+/// Pause after a failed dial or opening, in milliseconds.
 const JITTER: std::ops::Range<u64> = 250..750;
 
 /// Why a stream is over.
@@ -42,14 +43,13 @@ enum Ended {
     },
     #[error("cannot connect to {address}")]
     Dial { address: String, source: BoxError },
-    /// `reached` is false if not one order came.
     #[error("stream failed: {}", status.message())]
     Stream {
         status: Box<tonic::Status>,
-        reached: bool,
+        reached: Reached,
     },
     #[error("stream was ended by the server")]
-    Server { reached: bool },
+    Server { reached: Reached },
     #[error("orders of the server break the protocol")]
     Violation(#[from] Violation),
     #[error("dissemination took longer than {0:?}")]
@@ -60,13 +60,33 @@ enum Ended {
     Stopped,
 }
 
+/// How far a stream got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// The connection failed before the server said anything.
+    Nobody,
+    /// The server took the stream, or said itself why not.
+    Server,
+    /// An order came.
+    Orders,
+}
+
+impl Reached {
+    fn or_server(self, is_there: bool) -> Self {
+        match self {
+            Self::Nobody if is_there => Self::Server,
+            reached => reached,
+        }
+    }
+}
+
 /// What to do after a stream has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pause {
-    /// The server was there: the next address is tried at once.
+    /// Orders came: the next address is tried at once.
     None,
-    /// Not a leader: at once as well, but not round and round without a pause.
-    Redirect,
+    /// The server was there, but has ordered nothing: at once as well, but not round and round without a pause.
+    Around,
     Jitter,
 }
 
@@ -74,23 +94,27 @@ impl Ended {
     fn pause(&self) -> Pause {
         match self {
             Self::Resolve { .. } | Self::Dial { .. } => Pause::Jitter,
-            Self::Stream { reached: true, .. } | Self::Server { reached: true } => Pause::None,
-            Self::Stream { status, .. }
-                if status.code() == tonic::Code::FailedPrecondition
-                    && status.message().contains("is not a leader") =>
-            {
-                Pause::Redirect
-            }
-            Self::Stream { .. } | Self::Server { .. } => Pause::Jitter,
+            Self::Stream { reached, .. } | Self::Server { reached } => match reached {
+                Reached::Nobody => Pause::Jitter,
+                Reached::Server => Pause::Around,
+                Reached::Orders => Pause::None,
+            },
             Self::Violation(_) | Self::Timeout(_) | Self::Stalled | Self::Stopped => Pause::None,
         }
+    }
+
+    /// Whether another replica leads, which is nothing to worry about.
+    fn is_redirect(&self) -> bool {
+        matches!(self, Self::Stream { status, .. }
+            if status.code() == tonic::Code::FailedPrecondition
+                && status.message().contains("is not a leader"))
     }
 }
 
 /// Keeps a stream to placement until `stop`.
 pub(crate) async fn run(shared: &Shared, stop: CancellationToken) {
     let mut addresses = Addresses::new(&shared.settings);
-    let mut redirects = 0;
+    let mut fruitless = 0;
     let mut failures = 0u32;
     while !stop.is_cancelled() {
         let ended = connect(shared, &mut addresses, &stop).await;
@@ -100,19 +124,17 @@ pub(crate) async fn run(shared: &Shared, stop: CancellationToken) {
         let pause = ended.pause();
         failures = match pause {
             Pause::None => 0,
-            Pause::Redirect => failures,
-            Pause::Jitter => failures.wrapping_add(1),
+            Pause::Around | Pause::Jitter if ended.is_redirect() => failures,
+            Pause::Around | Pause::Jitter => failures.wrapping_add(1),
         };
-        log(&ended, pause, failures);
+        log(&ended, failures);
         shared.lost_placement().await;
-        redirects = if pause == Pause::Redirect {
-            redirects + 1
+        fruitless = if pause == Pause::Around {
+            fruitless + 1
         } else {
             0
         };
-        // A cluster in election redirects everybody: after each time around there is a breath.
-        let is_around = redirects > 0 && redirects % addresses.count() == 0;
-        if pause == Pause::Jitter || is_around {
+        if pause == Pause::Jitter || is_breath(fruitless, addresses.count()) {
             let millis = rand::rng().random_range(JITTER);
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(millis)) => {}
@@ -122,9 +144,15 @@ pub(crate) async fn run(shared: &Shared, stop: CancellationToken) {
     }
 }
 
-fn log(ended: &Ended, pause: Pause, failures: u32) {
+/// A cluster in election redirects everybody, and a server may refuse for good: after the first time around the
+/// addresses, where upstream never does, there is a breath each time.
+fn is_breath(fruitless: usize, addresses: usize) -> bool {
+    fruitless > addresses && fruitless.is_multiple_of(addresses)
+}
+
+fn log(ended: &Ended, failures: u32) {
     let error = ended as &dyn std::error::Error;
-    if pause == Pause::Redirect {
+    if ended.is_redirect() {
         tracing::debug!("placement server is not the leader");
     } else if failures % WARN_EVERY <= 1 {
         tracing::warn!(error, "stream to placement is over, connecting again");
@@ -190,13 +218,10 @@ impl Addresses {
                 let address = self.list[0].clone();
                 let found = tokio::net::lookup_host(&address).await;
                 let found = found.map(Iterator::collect::<Vec<SocketAddr>>);
-                let mut ips = match found {
-                    Ok(ips) => ips,
+                let ips = match found {
+                    Ok(ips) => in_order(ips),
                     Err(source) => return Err(Ended::Resolve { address, source }),
                 };
-                // Resolvers shuffle; a walk needs an order.
-                ips.sort();
-                ips.dedup();
                 self.found = ips.len();
                 let chosen = ips.get(turn % ips.len().max(1));
                 Ok(chosen.map_or(address, ToString::to_string))
@@ -205,13 +230,20 @@ impl Addresses {
     }
 }
 
+/// Resolvers shuffle; a walk needs an order.
+fn in_order(mut ips: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    ips.sort();
+    ips.dedup();
+    ips
+}
+
 /// One stream.
 struct Stream<'a> {
     shared: &'a Shared,
     rounds: Dissemination,
     deadline: Option<Instant>,
     outgoing: Option<mpsc::Sender<proto::Host>>,
-    reached: bool,
+    reached: Reached,
 }
 
 impl<'a> Stream<'a> {
@@ -223,7 +255,7 @@ impl<'a> Stream<'a> {
             rounds: Dissemination::new(table),
             deadline: None,
             outgoing: None,
-            reached: false,
+            reached: Reached::Nobody,
         }
     }
 
@@ -242,8 +274,10 @@ impl<'a> Stream<'a> {
                 .report_dapr_status(ReceiverStream::new(receiver))
                 .await
         };
+        let opened = AtomicBool::new(false);
         let orders = futures::stream::once(open)
             .map_ok(|response| {
+                opened.store(true, Ordering::Relaxed);
                 self.shared
                     .directory()
                     .publish(|view| view.connected = true);
@@ -255,11 +289,16 @@ impl<'a> Stream<'a> {
             let result = tokio::select! {
                 order = orders.next() => match order {
                     Some(Ok(order)) => self.obey(order).await,
-                    Some(Err(status)) => Err(Ended::Stream {
-                        status: Box::new(status),
-                        reached: self.reached,
-                    }),
-                    None => Err(Ended::Server { reached: self.reached }),
+                    Some(Err(status)) => {
+                        use std::error::Error as _;
+                        // What broke on the way here has a source, and what the server says has none.
+                        let is_said = opened.load(Ordering::Relaxed) || status.source().is_none();
+                        Err(Ended::Stream {
+                            reached: self.reached.or_server(is_said),
+                            status: Box::new(status),
+                        })
+                    }
+                    None => Err(Ended::Server { reached: self.reached.or_server(true) }),
                 },
                 // The sender lives as long as the runtime.
                 Ok(()) = types.changed() => self.report(&mut types),
@@ -300,7 +339,7 @@ impl<'a> Stream<'a> {
     }
 
     async fn obey(&mut self, order: proto::PlacementOrder) -> Result<(), Ended> {
-        self.reached = true;
+        self.reached = Reached::Orders;
         for hosted in &self.shared.hosts().all().order {
             self.shared
                 .settings
@@ -449,22 +488,69 @@ mod tests {
     }
 
     #[test]
+    fn all_ips_of_a_name_are_walked() {
+        let ips = |texts: &[&str]| -> Vec<SocketAddr> {
+            let ips = texts.iter().map(|text| text.parse().expect("an address"));
+            ips.collect()
+        };
+        let shuffled = ips(&[
+            "10.0.0.3:1",
+            "10.0.0.1:1",
+            "[::1]:1",
+            "10.0.0.2:1",
+            "10.0.0.1:1",
+        ]);
+        let expected = ips(&["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "[::1]:1"]);
+        assert_eq!(in_order(shuffled), expected);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_found_is_asked_for_again_after_a_pause() {
+        let mut addresses = Addresses {
+            list: vec!["without a port".to_owned()],
+            discovery: Discovery::Dns,
+            turn: 0,
+            found: 1,
+        };
+        let ended = addresses.next().await.expect_err("no address");
+        assert!(matches!(ended, Ended::Resolve { .. }), "{ended}");
+        assert_eq!(ended.pause(), Pause::Jitter);
+    }
+
+    #[test]
     fn pauses() {
         let stream = |code, message: &str, reached| Ended::Stream {
             status: Box::new(tonic::Status::new(code, message)),
             reached,
         };
-        let check = |ended: Ended, expected: Pause| assert_eq!(ended.pause(), expected, "{ended}");
+        let check = |ended: Ended, expected: Pause, is_redirect: bool| {
+            assert_eq!(ended.pause(), expected, "{ended}");
+            assert_eq!(ended.is_redirect(), is_redirect, "{ended}");
+        };
         let text = "node id=a is not a leader. Only the leader can serve requests";
-        check(
-            stream(tonic::Code::FailedPrecondition, text, false),
-            Pause::Redirect,
+        let redirect = stream(
+            tonic::Code::FailedPrecondition,
+            text,
+            Reached::Nobody.or_server(true),
         );
-        check(
-            stream(tonic::Code::Unavailable, "refused", false),
-            Pause::Jitter,
-        );
-        check(stream(tonic::Code::Unknown, "EOF", true), Pause::None);
-        check(Ended::Server { reached: true }, Pause::None);
+        check(redirect, Pause::Around, true);
+        let unavailable = |reached| stream(tonic::Code::Unavailable, "refused", reached);
+        check(unavailable(Reached::Nobody), Pause::Jitter, false);
+        check(unavailable(Reached::Server), Pause::Around, false);
+        let over = stream(tonic::Code::Unknown, "EOF", Reached::Orders.or_server(true));
+        check(over, Pause::None, false);
+        let ended = |reached| Ended::Server { reached };
+        check(ended(Reached::Server), Pause::Around, false);
+        check(ended(Reached::Orders), Pause::None, false);
+    }
+
+    #[test]
+    fn streams_without_an_order_are_opened_at_once_for_one_time_around() {
+        let check = |addresses: usize, expected: &[usize]| {
+            let breaths: Vec<usize> = (0..10).filter(|n| is_breath(*n, addresses)).collect();
+            assert_eq!(breaths, expected, "{addresses}");
+        };
+        check(1, &[2, 3, 4, 5, 6, 7, 8, 9]);
+        check(3, &[6, 9]);
     }
 }

@@ -9,7 +9,7 @@ use dapr_sidecar_core::app::Reentrancy;
 use dapr_sidecar_core::peer::{Peers, ReminderCall, Target};
 use dapr_sidecar_core::resiliency::{self as policies, Resiliency};
 use dapr_sidecar_core::rpc::{Code, Status};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use uuid::Uuid;
 
 use crate::app_host;
@@ -83,8 +83,7 @@ impl Router {
 
     /// Runs a method another sidecar has routed here; the actor must be local.
     pub(crate) async fn invoke_from_peer(&self, mut call: Call) -> Result<Reply, Failure> {
-        call.headers
-            .insert(REMOTE_HEADER, HeaderValue::from_static("true"));
+        call.set(REMOTE_HEADER, HeaderValue::from_static("true"));
         retry(|| async {
             let (hosted, claim) = self.local(&call.actor_type, &call.actor_id).await?;
             self.invoke_here(&hosted, claim, &call).await
@@ -116,13 +115,13 @@ impl Router {
                 .await;
         }
         let fresh;
-        let (id, call) = match reentrancy_id(&call.headers) {
+        let (id, call) = match reentrancy_id(call) {
             Some(id) => (id.to_owned(), call),
             None => {
                 let (id, value) = new_reentrancy_id();
                 fresh = {
                     let mut call = call.clone();
-                    call.headers.insert(REENTRANCY_HEADER, value);
+                    call.set(REENTRANCY_HEADER, value);
                     call
                 };
                 (id, &fresh)
@@ -358,8 +357,12 @@ fn remote(target: Target, status: Status) -> Failure {
     }
 }
 
-fn reentrancy_id(headers: &HeaderMap) -> Option<&str> {
-    headers
+/// The id of the chain, which upstream finds under its exact name only: metadata has case, headers of HTTP have none.
+fn reentrancy_id(call: &Call) -> Option<&str> {
+    if !call.spelling.is_canonical(REENTRANCY_HEADER) {
+        return None;
+    }
+    call.headers
         .get(REENTRANCY_HEADER)
         .and_then(|value| value.to_str().ok())
         .filter(|id| !id.is_empty())

@@ -7,6 +7,11 @@ use dapr_sidecar_core::duration;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
 
+/// Fires that were missed and are made up for, the latest ones; those before are skipped. A timer may be due years ago.
+const MISSED: u32 = 10;
+
+const DAY: i64 = 24 * 60 * 60;
+
 /// Why a schedule was refused. The texts go to the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -57,8 +62,18 @@ pub struct Interval {
 }
 
 impl Interval {
-    fn is_zero(&self) -> bool {
-        self.years == 0 && self.months == 0 && self.days == 0 && self.clock.is_zero()
+    /// Whether time goes on with it: one of nothing, or of less, would fire without pause.
+    fn is_forward(&self) -> bool {
+        self.years > 0 || self.months > 0 || self.days > 0 || self.clock.is_positive()
+    }
+
+    /// How long it is, where that does not depend on the month.
+    fn length(&self) -> Option<SignedDuration> {
+        if self.years > 0 || self.months > 0 {
+            return None;
+        }
+        let days = i64::try_from(self.days).ok()?.checked_mul(DAY)?;
+        self.clock.checked_add(SignedDuration::from_secs(days))
     }
 
     /// This long after `time`; `None` beyond the calendar.
@@ -125,8 +140,7 @@ impl Schedule {
         }
         Ok(Self {
             due,
-            // A period of nothing would fire without pause.
-            interval: interval.filter(|interval| !interval.is_zero()),
+            interval: interval.filter(Interval::is_forward),
             left: interval.map_or(Some(1), |interval| interval.repeats),
             expires,
         })
@@ -143,7 +157,16 @@ impl Schedule {
     }
 
     /// The schedule after a fire: one period after the due time, not after the present. `None` at the end.
-    pub fn advance(mut self) -> Option<Self> {
+    pub fn advance(mut self, now: Timestamp) -> Option<Self> {
+        self.step()?;
+        self.skip(now)?;
+        if self.expires.is_some_and(|expires| self.due >= expires) {
+            return None;
+        }
+        Some(self)
+    }
+
+    fn step(&mut self) -> Option<()> {
         let interval = self.interval?;
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(1);
@@ -151,12 +174,45 @@ impl Schedule {
                 return None;
             }
         }
-        let due = interval.after(self.due)?;
-        if self.expires.is_some_and(|expires| due >= expires) {
-            return None;
+        self.due = interval.after(self.due)?;
+        Some(())
+    }
+
+    /// Leaves out what was missed but for the latest fires of it.
+    fn skip(&mut self, now: Timestamp) -> Option<()> {
+        let end = self.expires.map_or(now, |expires| expires.min(now));
+        let Some(length) = self.interval?.length() else {
+            return self.skip_months(end);
+        };
+        if self.due > end {
+            return Some(());
         }
-        self.due = due;
-        Some(self)
+        let missed = end.duration_since(self.due).as_nanos() / length.as_nanos() + 1;
+        let mut skipped = (missed - i128::from(MISSED)).max(0);
+        if let Some(left) = &mut self.left {
+            skipped = skipped.min(i128::from(left.saturating_sub(MISSED)));
+            *left -= u32::try_from(skipped).ok()?;
+        }
+        let way = SignedDuration::try_from_nanos_i128(skipped.checked_mul(length.as_nanos())?)?;
+        self.due = self.due.checked_add(way).ok()?;
+        Some(())
+    }
+
+    /// The same one by one: months differ, but there are few of them.
+    fn skip_months(&mut self, end: Timestamp) -> Option<()> {
+        let mut ahead = self.clone();
+        for _ in 0..MISSED {
+            if ahead.step().is_none() {
+                return Some(());
+            }
+        }
+        while ahead.due <= end {
+            self.step()?;
+            if ahead.step().is_none() {
+                break;
+            }
+        }
+        Some(())
     }
 }
 
@@ -277,7 +333,7 @@ mod tests {
             if fires.len() == 4 {
                 break;
             }
-            next = schedule.advance();
+            next = schedule.advance(now());
         }
         fires
     }
@@ -321,6 +377,8 @@ mod tests {
             &["02-07T10:00:00", "02-08T11:00:00"],
         );
         check("", "0s", "", &["01-31T10:00:00"]);
+        check("", "-1s", "", &["01-31T10:00:00"]);
+        check("-1h", "-1s", "", &["01-31T09:00:00"]);
         check("0h30m0s", "", "", &["01-31T10:30:00"]);
     }
 
@@ -403,7 +461,57 @@ mod tests {
     fn the_calendar_ends() {
         assert!(parse("P4000000000Y", "", "").is_err());
         let far = parse("9999-12-30T00:00:00Z", "P9000Y", "").expect("valid");
-        assert_eq!(far.advance(), None);
+        assert_eq!(far.advance(now()), None);
+    }
+
+    #[test]
+    fn of_many_missed_fires_the_latest_are_made_up_for() {
+        let check = |due: &str, period: &str, ttl: &str, expected: &[&str]| {
+            let mut next = Some(parse(due, period, ttl).expect("valid"));
+            let mut missed = Vec::new();
+            while let Some(schedule) = next.filter(|schedule| schedule.due() <= now()) {
+                missed.push(schedule.due().to_string());
+                next = schedule.advance(now());
+            }
+            let (first, rest) = missed.split_first().expect("fires at once");
+            let given = parse(due, period, ttl).expect("valid").due();
+            assert_eq!(*first, given.to_string(), "{due} {period} {ttl}");
+            assert!(rest.len() <= 10, "{due} {period} {ttl}: {}", rest.len());
+            let expected = expected.iter().map(|time| format!("{time}Z"));
+            let ends: Vec<_> = [rest.first(), rest.last()]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect();
+            assert_eq!(ends, expected.collect::<Vec<_>>(), "{due} {period} {ttl}");
+        };
+        let (first, last) = ("2026-01-31T09:59:51", "2026-01-31T10:00:00");
+        check("2000-01-01T00:00:00Z", "1s", "", &[first, last]);
+        check("-3s", "1s", "", &["2026-01-31T09:59:58", last]);
+        // Repetitions that were skipped count.
+        let last = "2000-01-01T00:16:39";
+        check(
+            "2000-01-01T00:00:00Z",
+            "R1000/PT1S",
+            "",
+            &["2000-01-01T00:16:30", last],
+        );
+        check(
+            "2000-01-01T00:00:00Z",
+            "R3/PT1S",
+            "",
+            &["2000-01-01T00:00:01", "2000-01-01T00:00:02"],
+        );
+        let (first, last) = ("2026-01-22T00:00:00", "2026-01-31T00:00:00");
+        check("0001-01-01T00:00:00Z", "P1D", "", &[first, last]);
+        let (first, last) = ("2025-04-01T00:00:00", "2026-01-01T00:00:00");
+        check("0001-01-01T00:00:00Z", "P1M", "", &[first, last]);
+        check(
+            "2000-01-01T00:00:00Z",
+            "R20/P1M",
+            "",
+            &["2000-11-01T00:00:00", "2001-08-01T00:00:00"],
+        );
     }
 
     proptest! {
@@ -411,7 +519,7 @@ mod tests {
         fn never_panics(due in "[-RPTYMWDHS0-9/.:Z+a-z]{0,24}", period in "(R[0-9]{0,11}/)?P?[-TYMWDHS0-9.]{0,24}", ttl in ".{0,24}") {
             let mut next = parse(&due, &period, "").ok();
             for _ in 0..3 {
-                next = next.and_then(Schedule::advance);
+                next = next.and_then(|next| next.advance(now()));
             }
             drop(parse("", &period, &ttl));
             drop(parse("", "1s", &ttl));
@@ -422,7 +530,7 @@ mod tests {
             let schedule = parse("", &format!("R{repeats}/PT{seconds}S"), "").expect("valid");
             let mut fires = 1;
             let mut last = schedule;
-            while let Some(next) = last.clone().advance() {
+            while let Some(next) = last.clone().advance(now()) {
                 prop_assert_eq!(next.due().duration_since(last.due()), SignedDuration::from_secs(i64::from(seconds)));
                 last = next;
                 fires += 1;

@@ -20,7 +20,7 @@ use proto::subscribe_actor_events_request_alpha1::RequestType as Answer;
 use proto::subscribe_actor_events_response_alpha1::ResponseType as Request;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::app_host::{AppHost, Error};
+use crate::app_host::{AppHost, Error, NO_TRACE, TRACEPARENT};
 use crate::runtime::Runtime;
 
 /// Calls on their way to one stream: beyond this an application that does not read slows its callers.
@@ -219,7 +219,7 @@ impl Connection {
 #[async_trait]
 impl AppHost for StreamHost {
     async fn invoke(&self, call: &Call) -> Result<Reply, Error> {
-        let mut metadata = metadata(&call.headers);
+        let mut metadata = metadata(call);
         metadata.insert("dapr-caller-app-id".to_owned(), self.caller_app_id.clone());
         metadata.insert(
             "dapr-caller-namespace".to_owned(),
@@ -338,29 +338,22 @@ fn refused(answer: Answer) -> Error {
     }
 }
 
-/// The first value of each header, under the name as Go spells it.
-fn metadata(headers: &HeaderMap) -> HashMap<String, String> {
-    headers
+/// The first value of each header, under the name as its caller or else Go spells it.
+fn metadata(call: &Call) -> HashMap<String, String> {
+    let mut metadata: HashMap<_, _> = call
+        .headers
         .keys()
+        .filter(|name| !name.as_str().starts_with("dapr-caller-"))
         .filter_map(|name| {
-            let value = headers.get(name)?;
+            let value = call.headers.get(name)?;
             let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            Some((canonical(name.as_str()), text))
+            Some((call.spelling.of(name.as_str()), text))
         })
-        .filter(|(name, _)| !name.starts_with("Dapr-Caller-"))
-        .collect()
-}
-
-/// `dapr-reentrancy-id` → `Dapr-Reentrancy-Id`
-fn canonical(name: &str) -> String {
-    let mut is_first = true;
-    name.chars()
-        .map(|c| {
-            let spelled = if is_first { c.to_ascii_uppercase() } else { c };
-            is_first = c == '-';
-            spelled
-        })
-        .collect()
+        .collect();
+    if !call.headers.contains_key(TRACEPARENT) {
+        metadata.insert("Traceparent".to_owned(), NO_TRACE.to_owned());
+    }
+    metadata
 }
 
 fn reply(response: proto::SubscribeActorEventsRequestInvokeResponseAlpha1) -> Reply {
@@ -431,6 +424,8 @@ fn reentrancy(config: proto::ActorReentrancyConfig) -> Reentrancy {
 
 #[cfg(test)]
 mod tests {
+    use dapr_sidecar_core::actors::Spelling;
+
     use super::*;
 
     #[test]
@@ -440,12 +435,22 @@ mod tests {
             ("dapr-reentrancy-id", "1"),
             ("content-type", "text/plain"),
             ("dapr-caller-app-id", "liar"),
+            ("traceparent", "given"),
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
         headers.append("content-type", HeaderValue::from_static("second"));
-        let metadata = metadata(&headers);
-        assert_eq!(metadata.len(), 2);
+        let metadata = metadata(&Call {
+            actor_type: "t".to_owned(),
+            actor_id: "1".to_owned(),
+            method: "m".to_owned(),
+            query: String::new(),
+            headers,
+            spelling: Spelling::default(),
+            body: bytes::Bytes::new(),
+        });
+        assert_eq!(metadata.len(), 3);
+        assert_eq!(metadata["Traceparent"], "given");
         assert_eq!(metadata["Dapr-Reentrancy-Id"], "1");
         assert_eq!(metadata["Content-Type"], "text/plain");
     }

@@ -133,7 +133,7 @@ impl Timers {
                 () = self.earlier.notified() => {}
                 Some(fired) = fires.join_next() => {
                     if let Ok(due) = fired {
-                        self.fired(due, &*router.metrics);
+                        self.fired(due, router.clock.now(), &*router.metrics);
                     }
                 }
             }
@@ -160,14 +160,15 @@ impl Timers {
     }
 
     /// Queues the next fire, unless the timer was replaced or removed meanwhile.
-    fn fired(&self, due: Due, metrics: &dyn Metrics) {
+    fn fired(&self, due: Due, now: Timestamp, metrics: &dyn Metrics) {
         let Due { entry, schedule } = due;
+        let next = schedule.advance(now);
         let mut state = self.state.lock();
         let key = entry.key();
         if state.keys.get(&key).map(|(number, _)| *number) != Some(entry.number) {
             return;
         }
-        match schedule.advance() {
+        match next {
             Some(schedule) => {
                 state.insert(Due { entry, schedule });
             }
@@ -263,7 +264,7 @@ mod tests {
         let mut due = timers.take_due(at(3));
         assert_eq!(names(&due), ["a", "b"]);
         assert!(timers.take_due(at(3)).is_empty());
-        timers.fired(due.remove(0), &NoMetrics);
+        timers.fired(due.remove(0), at(3), &NoMetrics);
         assert_eq!(timers.next(), Some(at(9)));
         assert_eq!(names(&timers.take_due(at(11))), ["c", "a"], "due + period");
     }
@@ -278,7 +279,7 @@ mod tests {
         timers
             .create(timer("a", "50s", ""), at(0), &NoMetrics)
             .expect("valid");
-        timers.fired(due, &NoMetrics);
+        timers.fired(due, at(0), &NoMetrics);
         assert_eq!(timers.next(), Some(at(50)));
         timers.delete("t", "1", "a", &NoMetrics);
         timers.delete("t", "1", "unknown", &NoMetrics);
@@ -292,7 +293,7 @@ mod tests {
             .create(timer("a", "", ""), at(0), &NoMetrics)
             .expect("valid");
         let due = timers.take_due(at(0)).remove(0);
-        timers.fired(due, &NoMetrics);
+        timers.fired(due, at(0), &NoMetrics);
         assert!(timers.state.lock().keys.is_empty());
     }
 }

@@ -24,6 +24,7 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use dapr_proto::dapr::proto::runtime::v1::dapr_server::DaprServer;
 use dapr_sidecar_core::body::BoxError;
+use dapr_sidecar_core::invoke::headers::AUTHORITY;
 use dapr_sidecar_core::rpc;
 use http_body_util::BodyExt as _;
 use tonic::service::Routes;
@@ -38,6 +39,7 @@ use body::{Counted, Record};
 pub(crate) use proxy::{Side, proxy};
 pub use serve::serve;
 
+const INVOKE_SERVICE: &str = "/dapr.proto.runtime.v1.Dapr/InvokeService";
 /// Methods of the workflow engine's own service; they have no package.
 const TASK_HUB: &str = "/TaskHubSidecarService/";
 const REFLECTION: [&str; 2] = [
@@ -82,16 +84,29 @@ pub(crate) fn message_limit(core: &Core) -> usize {
     }
 }
 
-/// Reflection, made when it is first asked for: the decoded descriptors are large, and most sidecars never need
-/// them.
-static REFLECTION_ROUTES: LazyLock<Routes> = LazyLock::new(reflection);
+/// Reflection of the API and of the API between sidecars, made when it is first asked for: the decoded descriptors
+/// are large, and most sidecars never need them.
+static API_REFLECTION: LazyLock<Routes> =
+    LazyLock::new(|| reflection("dapr.proto.runtime.v1.Dapr"));
+static INTERNAL_REFLECTION: LazyLock<Routes> =
+    LazyLock::new(|| reflection("dapr.proto.internals.v1.ServiceInvocation"));
 
-/// Reflection, in both versions. An unreadable descriptor set would be a defect of the build; the services
-/// work without.
-fn reflection() -> Routes {
+/// Whose services reflection tells of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reflected {
+    Api,
+    Internal,
+}
+
+/// Reflection, in both versions, listing `service` and itself. An unreadable descriptor set would be a defect of the
+/// build; the services work without.
+fn reflection(service: &str) -> Routes {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(dapr_proto::FILE_DESCRIPTOR_SET)
+            .with_service_name(service)
+            .with_service_name("grpc.reflection.v1.ServerReflection")
+            .with_service_name("grpc.reflection.v1alpha.ServerReflection")
     };
     let mut routes = Routes::default();
     match builder().build_v1() {
@@ -200,10 +215,15 @@ impl GrpcApi {
             Ok(answer) => answer,
             Err(text) => return tonic::Status::invalid_argument(text).into_http(),
         };
+        let is_invocation = path == INVOKE_SERVICE;
+        if is_invocation {
+            note_authority(&mut request);
+        }
         let mut response = self.dispatch(request, destination).await;
-        let silent = destination == Destination::Proxy
-            || path == "/dapr.proto.runtime.v1.Dapr/InvokeService";
-        if !silent {
+        if is_invocation {
+            return invoke::end(response);
+        }
+        if destination != Destination::Proxy {
             answer.write_grpc(response.headers_mut());
         }
         response
@@ -227,7 +247,7 @@ impl GrpcApi {
                 "workflows are not available in this version of the sidecar: run the workflow worker against a sidecar that has them",
             )
             .into_http(),
-            Destination::Reflection => reflect(request).await,
+            Destination::Reflection => reflect(Reflected::Api, request).await,
             Destination::Proxy => {
                 let request = request.map(|body| body.boxed_unsync());
                 match proxy(&self.core, Side::Api, request).await {
@@ -239,13 +259,19 @@ impl GrpcApi {
     }
 }
 
-pub(crate) async fn reflect<B>(request: Request<B>) -> Response<tonic::body::Body>
+pub(crate) async fn reflect<B>(
+    reflected: Reflected,
+    request: Request<B>,
+) -> Response<tonic::body::Body>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError> + Send,
 {
     let request = request.map(tonic::body::Body::new);
-    let mut routes = REFLECTION_ROUTES.clone();
+    let mut routes = match reflected {
+        Reflected::Api => API_REFLECTION.clone(),
+        Reflected::Internal => INTERNAL_REFLECTION.clone(),
+    };
     match routes.call(request).await {
         Ok(response) => response.map(tonic::body::Body::new),
         Err(never) => match never {},
@@ -300,6 +326,14 @@ fn refusal(code: rpc::Code, text: &str, http_code: &str, reason: &str) -> tonic:
         message: text.to_owned(),
         details: vec![detail.to_rpc()],
     })
+}
+
+/// Puts whom a call of another application was addressed to among its metadata, as the name HTTP applications see.
+fn note_authority<B>(request: &mut Request<B>) {
+    let authority = request.uri().authority();
+    if let Some(value) = authority.and_then(|authority| value(authority.as_str())) {
+        request.headers_mut().insert(AUTHORITY, value);
+    }
 }
 
 /// A header value from text, if it is one.

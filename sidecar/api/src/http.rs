@@ -7,7 +7,6 @@ pub(crate) mod absent;
 mod actors;
 mod answer;
 mod cors;
-mod fields;
 mod invoke;
 mod limit;
 pub(crate) mod path;
@@ -120,18 +119,24 @@ where
         .api_logging
         .and_then(|_| parts.headers.get(USER_AGENT).cloned());
 
-    let (mut response, target) = match traced(&core, &mut parts, is_health) {
-        Ok(answer) => {
-            let (mut response, target) =
-                guarded(&core, &mut parts, matched, &path, body, &answer).await;
-            if !is_health {
-                answer.write_http(response.headers_mut());
-            }
-            (response, target)
+    let answer = match traced(&core, &mut parts, is_health) {
+        Ok(answer) => answer,
+        // Neither counted nor logged, as at upstream.
+        Err(text) => {
+            let mut response = bad_baggage(text);
+            finish(&mut response, &parts);
+            return response.map(AnswerBody::plain);
         }
-        Err(text) => (bad_baggage(text), None),
     };
+    let (mut response, log) = guarded(&core, &mut parts, matched, &path, body, &answer).await;
+    if !is_health {
+        answer.write_http(response.headers_mut());
+    }
     finish(&mut response, &parts);
+    let (is_logged, target) = match log {
+        Log::Yes(target) => (true, target),
+        Log::No => (false, None),
+    };
     let status = response.status();
     let record = Record {
         started,
@@ -142,6 +147,7 @@ where
         target,
         user_agent,
         read,
+        is_logged,
         core,
     };
     response.map(|body| AnswerBody::new(body, record))
@@ -165,7 +171,14 @@ fn traced(core: &Core, parts: &mut Parts, is_health: bool) -> Result<trace::Answ
     trace::http(core.settings.tracing, &mut parts.headers)
 }
 
-/// CORS, then the token, then the routes. Returns what an obfuscated log names beside the operation, too.
+/// Whether an answer is logged, and what an obfuscated log names beside the operation.
+enum Log {
+    Yes(Option<String>),
+    /// CORS and the token come before the log.
+    No,
+}
+
+/// CORS, then the token, then the routes.
 async fn guarded(
     core: &Core,
     parts: &mut Parts,
@@ -173,17 +186,17 @@ async fn guarded(
     path: &str,
     body: Body,
     trace: &trace::Answer,
-) -> (Response<Body>, Option<String>) {
+) -> (Response<Body>, Log) {
     let Some(cors) = &core.settings.cors else {
         return authorized(core, parts, matched, path, body, trace).await;
     };
     if let Some(response) = cors::preflight(cors, &parts.method, &parts.headers) {
-        return (response, None);
+        return (response, Log::No);
     }
     let origin = parts.headers.get(ORIGIN).cloned();
-    let (mut response, target) = authorized(core, parts, matched, path, body, trace).await;
+    let (mut response, log) = authorized(core, parts, matched, path, body, trace).await;
     cors::decorate(cors, origin, response.headers_mut());
-    (response, target)
+    (response, log)
 }
 
 async fn authorized(
@@ -193,7 +206,7 @@ async fn authorized(
     path: &str,
     body: Body,
     trace: &trace::Answer,
-) -> (Response<Body>, Option<String>) {
+) -> (Response<Body>, Log) {
     let exempt = matches!(
         matched.map(|matched| matched.route),
         Some(Route::Healthz | Route::HealthzOutbound)
@@ -202,7 +215,7 @@ async fn authorized(
         let given = parts.headers.remove(API_TOKEN);
         if !given.is_some_and(|given| same_secret(given.as_bytes(), token.as_bytes())) {
             let response = text(StatusCode::UNAUTHORIZED, "invalid api token\n");
-            return (response, None);
+            return (response, Log::No);
         }
     }
     let headers = std::mem::take(&mut parts.headers);
@@ -221,11 +234,11 @@ async fn authorized(
         let response = dispatch(call, route).await;
         return (
             response.unwrap_or_else(|refused| refused.answer(core)),
-            target,
+            Log::Yes(target),
         );
     }
     if !core.settings.rules.allows_http_invoke() {
-        return (unrouted(core, path), None);
+        return (unrouted(core, path), Log::Yes(None));
     }
     let request = invoke::Incoming {
         method: parts.method.clone(),
@@ -237,7 +250,7 @@ async fn authorized(
     };
     let (result, target) = invoke::invoke(core, request).await;
     let response = result.unwrap_or_else(|refused| refused.answer(core));
-    (response, target)
+    (response, Log::Yes(target))
 }
 
 async fn dispatch(call: Call<'_>, route: Route<'_>) -> Handled {

@@ -29,7 +29,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Status, Streaming};
 use tower::Service;
 
-use crate::grpc::{Side, is_reflection, message_limit, proxy, reflect};
+use crate::grpc::{Reflected, Side, is_reflection, message_limit, proxy, reflect};
 use crate::services::Core;
 use crate::wire;
 
@@ -98,7 +98,7 @@ where
             return Box::pin(self.invocation.call(request));
         }
         if is_reflection(path) {
-            return Box::pin(async move { Ok(reflect(request).await) });
+            return Box::pin(async move { Ok(reflect(Reflected::Internal, request).await) });
         }
         let core = Arc::clone(&self.core);
         Box::pin(async move {

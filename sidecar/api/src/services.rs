@@ -61,6 +61,9 @@ pub trait Proxy: Send + Sync + 'static {
         location: Location,
         request: http::Request<Body>,
     ) -> Result<http::Response<Body>, rpc::Status>;
+
+    /// Makes sure that a call can be forwarded, so that the call itself need not be repeated.
+    async fn reach(&self, location: &Location) -> Result<(), rpc::Status>;
 }
 
 /// What an application sends on its actor stream.

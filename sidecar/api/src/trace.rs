@@ -240,10 +240,28 @@ pub(crate) fn grpc(tracing: Tracing, headers: &mut HeaderMap) -> Result<Answer, 
     })
 }
 
+/// The trace context an event is delivered with: its own, with tracing on that of a span below it.
+pub fn delivery(tracing: Tracing, event: &HeaderMap) -> HeaderMap {
+    let mut headers = event.clone();
+    if let (Tracing::On { rate }, Some(parent)) = (tracing, event.get(TRACEPARENT)) {
+        let parent = parent.to_str().ok().and_then(SpanContext::parse);
+        if let Ok(value) = HeaderValue::from_str(&SpanContext::child(parent, rate).text()) {
+            headers.insert(TRACEPARENT, value);
+        }
+    }
+    headers
+}
+
 /// The binary form of a `traceparent` for gRPC applications, base64 as metadata is on the wire; `None` where
 /// the text is no trace context.
 pub fn to_binary(traceparent: &HeaderValue) -> Option<HeaderValue> {
     SpanContext::parse(traceparent.to_str().ok()?).and_then(binary_value)
+}
+
+/// The `traceparent` of a value of `grpc-trace-bin`, for HTTP applications; `None` where it is no trace context.
+pub fn from_binary(value: &HeaderValue) -> Option<HeaderValue> {
+    let span = SpanContext::from_binary(&BASE64.decode(value.as_bytes()).ok()?)?;
+    HeaderValue::from_str(&span.text()).ok()
 }
 
 fn binary_value(span: SpanContext) -> Option<HeaderValue> {
@@ -334,6 +352,10 @@ mod tests {
             Some(span.trace_id)
         );
         assert_eq!(SpanContext::from_binary(&[]), None);
+        let text = HeaderValue::from_static(PARENT);
+        let binary = to_binary(&text).expect("a trace");
+        assert_eq!(from_binary(&binary), Some(text));
+        assert_eq!(from_binary(&HeaderValue::from_static("%")), None);
     }
 
     #[test]
@@ -346,6 +368,25 @@ mod tests {
         assert_eq!((ours.trace_id, ours.flags), (parent.trace_id, 1));
         assert_ne!(ours.span_id, parent.span_id);
         assert_eq!(headers[TRACEPARENT], answer.traceparent());
+    }
+
+    #[test]
+    fn events_are_delivered_with_a_span_of_their_own() {
+        let event = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(PARENT))]);
+        assert_eq!(delivery(Tracing::PassThrough, &event), event);
+        assert_eq!(delivery(Tracing::Off, &event), event);
+        let on = Tracing::On { rate: 1.0 };
+        let span = |headers: &HeaderMap| {
+            let text = headers[TRACEPARENT].to_str().expect("text").to_owned();
+            SpanContext::parse(&text).expect("a context")
+        };
+        let (ours, parent) = (span(&delivery(on, &event)), span(&event));
+        assert_eq!((ours.trace_id, ours.flags), (parent.trace_id, 1));
+        assert_ne!(ours.span_id, parent.span_id);
+        // An event without a trace begins one; a raw message has none to tell.
+        let zero = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_static(ZERO))]);
+        span(&delivery(on, &zero));
+        assert!(delivery(on, &HeaderMap::new()).is_empty());
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
+use crate::invoke::headers::canonical;
 use crate::peer::ReminderCall;
 use crate::rpc;
 
@@ -34,8 +35,49 @@ pub struct Call {
     pub query: String,
     /// The caller's headers or metadata; `content-type` among them.
     pub headers: HeaderMap,
+    /// How names of metadata are spelled, which counts where headers of HTTP have no case.
+    pub spelling: Spelling,
     /// Body.
     pub body: Bytes,
+}
+
+impl Call {
+    /// Sets a header of the sidecar's own.
+    pub fn set(&mut self, name: &'static str, value: HeaderValue) {
+        self.headers.insert(name, value);
+        self.spelling.0.remove(name);
+    }
+}
+
+/// Names that are not spelled as Go spells headers, by what they are in lower case: gRPC metadata keeps its own
+/// spelling on the way to the actor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spelling(BTreeMap<String, String>);
+
+impl Spelling {
+    /// Keeps how a key is spelled.
+    pub fn keep(&mut self, key: &str) {
+        if canonical(key) == key {
+            self.0.remove(&key.to_ascii_lowercase());
+        } else {
+            self.0.insert(key.to_ascii_lowercase(), key.to_owned());
+        }
+    }
+
+    /// The key of a header.
+    pub fn of(&self, name: &str) -> String {
+        self.0.get(name).cloned().unwrap_or_else(|| canonical(name))
+    }
+
+    /// Whether a header is spelled as Go spells it.
+    pub fn is_canonical(&self, name: &str) -> bool {
+        !self.0.contains_key(name)
+    }
+
+    /// The names that are spelled otherwise: in lower case, and as they are spelled.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, key)| (&**name, &**key))
+    }
 }
 
 impl std::fmt::Debug for Call {

@@ -144,8 +144,10 @@ pub enum EventOutcome {
     },
     /// Not to be delivered again; goes to the dead letter topic if there is one.
     Drop,
-    /// Acknowledged and dropped without dead letter (gRPC `UNIMPLEMENTED`).
-    Ignored,
+    /// The same without the application's asking for it (HTTP 404); the text is what it answered.
+    Rejected(String),
+    /// Acknowledged and dropped without dead letter (gRPC `UNIMPLEMENTED`); the text is what was answered.
+    Ignored(String),
 }
 
 /// One event of a batch.

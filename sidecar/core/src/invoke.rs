@@ -14,6 +14,7 @@ pub mod status;
 pub use endpoint::{External, HttpEndpoint, HttpEndpoints};
 pub use error::Error;
 pub use invoker::{CallerId, Invoker, InvokerSettings, Location};
+pub use replay::Recorded;
 
 use http::{HeaderMap, Method, StatusCode};
 

@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod duration;
+pub mod fields;
 pub mod lease;
 pub mod rpc;
 

@@ -53,6 +53,8 @@ pub struct Failure {
     /// Whether certainly nothing was done with the request: nothing was sent, the other sidecar never began with it, or
     /// its application has got nothing of it.
     pub is_untouched: bool,
+    /// Whether it was the request itself that could not be read to its end: nobody else has said what the status says.
+    pub is_own: bool,
 }
 
 impl From<rpc::Status> for Failure {
@@ -60,6 +62,7 @@ impl From<rpc::Status> for Failure {
         Self {
             status,
             is_untouched: false,
+            is_own: false,
         }
     }
 }

@@ -14,7 +14,7 @@ mod target;
 pub use breaker::Breaker;
 pub use load::{Resiliency, Resource};
 pub use policies::Error;
-pub use run::{Class, Classify, Failed, Policy, Retry};
+pub use run::{Class, Classify, Ended, Failed, Policy, Retry};
 pub use schedule::Schedule;
 pub use spec::Spec;
 pub use target::{Builtin, ComponentKind, Target};

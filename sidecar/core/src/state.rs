@@ -10,7 +10,7 @@ pub mod item;
 pub mod prefix;
 mod service;
 
-pub use canonical::canonical_json;
+pub use canonical::{canonical_json, canonical_value};
 pub use error::{Error, EtagProblem};
 pub use item::{BulkItem, DeleteItem, Operation, SaveItem};
 pub use prefix::KeyPrefix;

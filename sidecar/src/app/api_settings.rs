@@ -1,5 +1,6 @@
 //! The settings of the APIs, from flags and Configuration.
 
+use anyhow::bail;
 use dapr_crds::configuration::{ApiRule as Rule, ConfigurationSpec, TracingSpec};
 use dapr_sidecar_api::metrics::{MetricsSettings, PathMatching};
 use dapr_sidecar_api::settings::{
@@ -27,6 +28,12 @@ pub(super) fn api(settings: &Settings, configuration: &ConfigurationSpec) -> Api
         .api
         .as_ref()
         .map(|api| ApiRules::new(&rules(&api.allowed), &rules(&api.denied)));
+    for field in configuration.tracing.iter().flat_map(exporters) {
+        tracing::warn!(
+            target: "dapr.runtime",
+            "spec.tracing.{field} of the Configuration has no effect: this build passes trace context on but exports no spans yet"
+        );
+    }
     ApiSettings {
         api_token: settings.api_token.clone(),
         max_body_size: settings.max_body_size.unwrap_or(0),
@@ -42,11 +49,38 @@ pub(super) fn api(settings: &Settings, configuration: &ConfigurationSpec) -> Api
     }
 }
 
-/// What is done about trace context. Exporters that are asked for are named in the log: spans go nowhere yet.
-fn tracing(spec: Option<&TracingSpec>) -> Tracing {
-    let Some(spec) = spec else {
-        return Tracing::PassThrough;
-    };
+/// Names what has no effect yet, and fails on what upstream fails the start for.
+pub(super) fn check(configuration: &ConfigurationSpec) -> anyhow::Result<()> {
+    let pipelines = [
+        ("httpPipeline", &configuration.http_pipeline),
+        ("appHttpPipeline", &configuration.app_http_pipeline),
+    ];
+    for (field, pipeline) in pipelines {
+        let handlers = pipeline.as_ref().map_or(0, |it| it.handlers.len());
+        if handlers > 0 {
+            tracing::warn!(
+                target: "dapr.runtime",
+                "spec.{field} of the Configuration has no effect: middleware is not in this build yet, requests pass without it"
+            );
+        }
+    }
+    let otel = configuration
+        .tracing
+        .as_ref()
+        .and_then(|it| it.otel.as_ref());
+    match otel.filter(|otel| !otel.endpoint_address.is_empty()) {
+        Some(otel) if !matches!(otel.protocol.as_str(), "http" | "grpc") => {
+            bail!(
+                "invalid protocol {} provided for Otel endpoint",
+                otel.protocol
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Exporters of spans that are asked for.
+fn exporters(spec: &TracingSpec) -> impl Iterator<Item = &'static str> {
     let otel = spec
         .otel
         .as_ref()
@@ -55,15 +89,17 @@ fn tracing(spec: Option<&TracingSpec>) -> Tracing {
         .zipkin
         .as_ref()
         .is_some_and(|zipkin| !zipkin.endpoint_address.is_empty());
-    for (is_set, field) in [(otel, "otel"), (zipkin, "zipkin"), (spec.stdout, "stdout")] {
-        if is_set {
-            tracing::warn!(
-                target: "dapr.runtime",
-                "spec.tracing.{field} of the Configuration has no effect: this build passes trace context on but exports no spans yet"
-            );
-        }
-    }
-    if spec.sampling_rate.is_empty() && !(otel || zipkin || spec.stdout) {
+    [(otel, "otel"), (zipkin, "zipkin"), (spec.stdout, "stdout")]
+        .into_iter()
+        .filter_map(|(is_set, field)| is_set.then_some(field))
+}
+
+/// What is done about trace context.
+pub(super) fn tracing(spec: Option<&TracingSpec>) -> Tracing {
+    let Some(spec) = spec else {
+        return Tracing::PassThrough;
+    };
+    if spec.sampling_rate.is_empty() && exporters(spec).next().is_none() {
         return Tracing::PassThrough;
     }
     match spec.sampling_rate.parse::<f64>().unwrap_or(DEFAULT_RATE) {
@@ -146,6 +182,22 @@ mod tests {
         check(
             "{tracing: {stdout: true}}",
             Tracing::On { rate: DEFAULT_RATE },
+        );
+    }
+
+    #[test]
+    fn an_exporter_needs_a_protocol_that_exists() {
+        let check = |otel: &str, expected: Option<&str>| {
+            let spec = spec(&format!("{{tracing: {{otel: {{{otel}}}}}}}"));
+            let error = super::check(&spec).err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), expected, "{otel}");
+        };
+        check("endpointAddress: 'h:1', protocol: http", None);
+        check("endpointAddress: 'h:1', protocol: grpc", None);
+        check("protocol: foo", None);
+        check(
+            "endpointAddress: 'h:1', protocol: foo",
+            Some("invalid protocol foo provided for Otel endpoint"),
         );
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dapr_sidecar_core::app::{AppChannel, Protocol};
 
+use super::api_settings;
 use super::base::{Base, UNLIMITED_MESSAGE};
 use crate::channel::grpc::GrpcChannel;
 use crate::channel::http::HttpChannel;
@@ -22,15 +23,14 @@ impl Base {
         let Some(port) = settings.app.port else {
             return Ok(Channels::default());
         };
+        let tracing = api_settings::tracing(self.configuration.tracing.as_ref());
         match settings.app.protocol {
             Protocol::Grpc | Protocol::Grpcs => {
                 let max_message = settings.max_body_size.unwrap_or(UNLIMITED_MESSAGE);
-                let grpc = Arc::new(GrpcChannel::new(
-                    &settings.app,
-                    port,
-                    max_message,
-                    self.metrics.clone(),
-                )?);
+                let grpc = Arc::new(
+                    GrpcChannel::new(&settings.app, port, max_message, self.metrics.clone())?
+                        .with_tracing(tracing),
+                );
                 Ok(Channels {
                     app: Some(Arc::clone(&grpc) as _),
                     grpc: Some(grpc),
@@ -38,7 +38,8 @@ impl Base {
             }
             Protocol::Http | Protocol::Https | Protocol::H2c => {
                 let http =
-                    HttpChannel::new(&settings.app_id, &settings.app, port, self.metrics.clone())?;
+                    HttpChannel::new(&settings.app_id, &settings.app, port, self.metrics.clone())?
+                        .with_tracing(tracing);
                 Ok(Channels {
                     app: Some(Arc::new(http)),
                     grpc: None,

@@ -87,7 +87,8 @@ impl Base {
         {
             tracing::info!(target: "dapr.runtime", "Blocking graceful shutdown for {block:?} or until app reports unhealthy...");
             security.unready();
-            pubsubs.stop().await;
+            // For good: streams end, too, and an application that turns healthy meanwhile gets no events any more.
+            pubsubs.shutdown().await;
             let unhealthy = health.wait_for(|health| *health == Health::Unhealthy);
             tokio::select! {
                 () = tokio::time::sleep(block) => {}

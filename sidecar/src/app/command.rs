@@ -30,10 +30,42 @@ pub fn answer(args: &Args) -> Option<ExitCode> {
         );
         return Some(ExitCode::SUCCESS);
     }
-    if args.app.app_ssl {
-        eprintln!("Flag --app-ssl has been deprecated, use '--app-protocol https|grpcs'");
+    for line in deprecations(args) {
+        eprintln!("{line}");
     }
     args.wait.then(|| wait(&args.listen.dapr_http_port))
+}
+
+/// A line for each deprecated flag that is given, whatever its value.
+fn deprecations(args: &Args) -> Vec<String> {
+    let limits = &args.limits;
+    let flags = [
+        (
+            args.app.app_ssl.is_some(),
+            "app-ssl",
+            "use '--app-protocol https|grpcs'",
+        ),
+        (
+            args.resources.components_path.is_some(),
+            "components-path",
+            "use --resources-path",
+        ),
+        (
+            limits.dapr_http_max_request_size.is_some(),
+            "dapr-http-max-request-size",
+            "use '--max-body-size 4Mi'",
+        ),
+        (
+            limits.dapr_http_read_buffer_size.is_some(),
+            "dapr-http-read-buffer-size",
+            "use '--read-buffer-size 4Ki'",
+        ),
+    ];
+    flags
+        .into_iter()
+        .filter(|(is_given, ..)| *is_given)
+        .map(|(_, flag, remedy)| format!("Flag --{flag} has been deprecated, {remedy}"))
+        .collect()
 }
 
 /// Waits until the sidecar on this port can be called; as upstream, the status says nothing.
@@ -70,4 +102,30 @@ async fn is_ready(address: &str) -> std::io::Result<bool> {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await?;
     Ok(answer.ends_with(b" 204"))
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_kit::flags::{Dashes, try_parse_from};
+
+    use super::*;
+
+    #[test]
+    fn deprecated_flags_are_named_whatever_their_value() {
+        let check = |flags: &str, expected: &[&str]| {
+            let flags = std::iter::once("daprd").chain(flags.split_whitespace());
+            let args: Args = try_parse_from(Dashes::OneOrTwo, flags).expect("flags parse");
+            assert_eq!(deprecations(&args), expected);
+        };
+        check("--app-id a", &[]);
+        check(
+            "--app-ssl=false --components-path /c --dapr-http-max-request-size -1 --dapr-http-read-buffer-size 8",
+            &[
+                "Flag --app-ssl has been deprecated, use '--app-protocol https|grpcs'",
+                "Flag --components-path has been deprecated, use --resources-path",
+                "Flag --dapr-http-max-request-size has been deprecated, use '--max-body-size 4Mi'",
+                "Flag --dapr-http-read-buffer-size has been deprecated, use '--read-buffer-size 4Ki'",
+            ],
+        );
+    }
 }

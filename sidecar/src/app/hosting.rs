@@ -16,6 +16,7 @@ use crate::actor_store::ActorStore;
 use crate::adapters::PlacementDialer;
 use crate::components::Components;
 use crate::peer::PeerClient;
+use crate::settings::Mode;
 
 impl Base {
     /// The runtime, and what drives it until a token is cancelled.
@@ -48,7 +49,7 @@ impl Base {
             namespace: settings.identity_namespace().to_owned(),
             own_address: own_address(&self.host_address, internal_port),
             placement_addresses: plane.placement.clone(),
-            discovery: Discovery::List,
+            discovery: discovery(settings.mode),
             disseminate_timeout: plane.disseminate_timeout,
             state_ttl: self
                 .configuration
@@ -94,11 +95,30 @@ impl Base {
     }
 }
 
+/// In a cluster placement has one name, whose addresses change.
+fn discovery(mode: Mode) -> Discovery {
+    match mode {
+        Mode::Standalone => Discovery::List,
+        Mode::Kubernetes => Discovery::Dns,
+    }
+}
+
 /// `host:port`, IPv6 addresses in brackets.
 fn own_address(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') {
         format!("[{host}]:{port}")
     } else {
         format!("{host}:{port}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_cluster_the_name_of_placement_is_resolved_for_each_connection() {
+        assert_eq!(discovery(Mode::Kubernetes), Discovery::Dns);
+        assert_eq!(discovery(Mode::Standalone), Discovery::List);
     }
 }

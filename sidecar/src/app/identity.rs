@@ -1,6 +1,6 @@
 //! The first identity of a run, and the task that renews it.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use dapr_security::{AnchorsSource, KeyKind, Options, Security, TrustDomain};
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +17,10 @@ pub(super) async fn identity(
         tracing::info!(target: "dapr.runtime.security", "mTLS is disabled. Skipping certificate request and tls validation");
         return Ok(Security::insecure());
     }
-    let anchors = settings.trust_anchors.clone().context(
-        "trust anchors are required: set the environment variable DAPR_TRUST_ANCHORS to the PEM of sentry's ca.crt",
-    )?;
+    let Some(anchors) = settings.trust_anchors.clone() else {
+        tracing::error!(target: "dapr.runtime.security", "the environment variable DAPR_TRUST_ANCHORS is not set: it holds the PEM of sentry's ca.crt");
+        bail!("trust anchors are required");
+    };
     let trust_domain =
         TrustDomain::new(&settings.control_plane.trust_domain).with_context(|| {
             format!(

@@ -4,37 +4,69 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use dapr_kit::bind::{Endpoint, bind, bind_with_retry};
+use futures::future::join_all;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::host;
 use crate::settings::{Listen, Settings};
 
-/// The API between sidecars, reserved before components start: they may want to know its port.
-pub(super) async fn internal(settings: &Settings, hostname: &str) -> anyhow::Result<TcpListener> {
-    let listen = &settings.listen;
-    if let Some(port) = listen.internal_port {
-        let endpoint = Endpoint::new(
-            "--dapr-internal-grpc-port",
-            listen.internal_address.as_str(),
+/// The port of the API between sidecars, reserved before components start: they may want to know it.
+#[derive(Debug)]
+pub(super) struct Internal {
+    /// Known also while somebody else still has it.
+    pub(super) port: u16,
+    endpoint: Endpoint,
+    reserved: Option<TcpListener>,
+}
+
+impl Internal {
+    pub(super) async fn reserve(settings: &Settings, hostname: &str) -> anyhow::Result<Self> {
+        let listen = &settings.listen;
+        let endpoint = |port| {
+            Endpoint::new(
+                "--dapr-internal-grpc-port",
+                listen.internal_address.as_str(),
+                port,
+            )
+        };
+        if let Some(port) = listen.internal_port {
+            let endpoint = endpoint(port);
+            let reserved = bind(&endpoint).await;
+            if let Err(error) = &reserved {
+                let error = dapr_kit::process::chain(error);
+                tracing::warn!(target: "dapr.runtime", "failed to reserve the port of the internal API, it is tried again: {error}");
+            }
+            return Ok(Self {
+                port,
+                endpoint,
+                reserved: reserved.ok(),
+            });
+        }
+        let folder = std::env::current_dir()
+            .map(|folder| folder.display().to_string())
+            .unwrap_or_default();
+        let stable = host::stable_port(&settings.app_id, &folder, host::uid(), hostname);
+        let listener = match bind(&endpoint(stable)).await {
+            Ok(listener) => listener,
+            // Another replica on this machine has it.
+            Err(_) => bind(&endpoint(0)).await?,
+        };
+        let port = listener
+            .local_addr()
+            .context("the port of the internal API")?
+            .port();
+        Ok(Self {
             port,
-        );
-        return Ok(bind_with_retry(&endpoint).await?);
+            endpoint: endpoint(port),
+            reserved: Some(listener),
+        })
     }
-    let folder = std::env::current_dir()
-        .map(|folder| folder.display().to_string())
-        .unwrap_or_default();
-    let stable = host::stable_port(&settings.app_id, &folder, host::uid(), hostname);
-    let endpoint = |port| {
-        Endpoint::new(
-            "--dapr-internal-grpc-port",
-            listen.internal_address.as_str(),
-            port,
-        )
-    };
-    match bind(&endpoint(stable)).await {
-        Ok(listener) => Ok(listener),
-        // Another replica on this machine has it.
-        Err(_) => Ok(bind(&endpoint(0)).await?),
+
+    pub(super) async fn listen(self) -> anyhow::Result<TcpListener> {
+        Ok(match self.reserved {
+            Some(listener) => listener,
+            None => bind_with_retry(&self.endpoint).await?,
+        })
     }
 }
 
@@ -89,12 +121,18 @@ impl Public {
     }
 }
 
-/// Listens on all addresses that can be had; none is an error.
+/// Listens on all addresses that can be had; none is an error. They are tried side by side, so that one that cannot be
+/// had keeps nobody waiting.
 async fn tcp(listen: &Listen, flag: &'static str, port: u16) -> anyhow::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     let mut failed = None;
-    for address in &listen.addresses {
-        match bind_with_retry(&Endpoint::new(flag, address.as_str(), port)).await {
+    let endpoints: Vec<_> = listen
+        .addresses
+        .iter()
+        .map(|address| Endpoint::new(flag, address.as_str(), port))
+        .collect();
+    for bound in join_all(endpoints.iter().map(bind_with_retry)).await {
+        match bound {
             Ok(listener) => sockets.push(Socket::Tcp(listener)),
             Err(error) => {
                 tracing::error!(target: "dapr.runtime", %error, "an address cannot be listened on");
@@ -131,4 +169,53 @@ fn unix(file: &Path) -> anyhow::Result<Socket> {
         )
     })?;
     Ok(Socket::Unix(listener))
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_kit::flags::{Dashes, Environment, try_parse_from};
+
+    use super::*;
+    use crate::args::Args;
+
+    fn settings(flags: &str) -> Settings {
+        let flags = ["daprd", "--app-id", "a"]
+            .into_iter()
+            .chain(flags.split_whitespace());
+        let args: Args = try_parse_from(Dashes::OneOrTwo, flags).expect("flags parse");
+        Settings::check(&args, &Environment::default()).expect("valid")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_are_tried_side_by_side() {
+        let first = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = first.local_addr().expect("bound").port();
+        let _second = TcpListener::bind(("127.0.0.2", port))
+            .await
+            .expect("the same port");
+        let listen = settings("--dapr-listen-addresses 127.0.0.1,127.0.0.2,127.0.0.3").listen;
+        let started = tokio::time::Instant::now();
+        let sockets = tcp(&listen, "--dapr-http-port", port)
+            .await
+            .expect("one of them");
+        assert_eq!(sockets.len(), 1);
+        // As long as one of them is tried.
+        assert!(started.elapsed().as_secs() <= 10, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_internal_port_that_cannot_be_reserved_is_had_later() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = taken.local_addr().expect("bound").port();
+        let settings = settings(&format!(
+            "--dapr-internal-grpc-listen-address 127.0.0.1 --dapr-internal-grpc-port {port}"
+        ));
+        let internal = Internal::reserve(&settings, "host")
+            .await
+            .expect("a warning");
+        assert_eq!(internal.port, port);
+        drop(taken);
+        let listener = internal.listen().await.expect("free by now");
+        assert_eq!(listener.local_addr().expect("bound").port(), port);
+    }
 }

@@ -13,10 +13,11 @@ use dapr_sidecar_core::state::Stores;
 
 use super::Process;
 use super::base::Base;
+use super::surfaces::has_hot_reload;
 use crate::components::{Components, Opening};
-use crate::loader::disk::Disk;
+use crate::loader::disk::{Disk, Known};
 use crate::loader::operator::{self, Operator};
-use crate::loader::{Loader, Resources};
+use crate::loader::{self, Loader, Resources};
 use crate::registries;
 use crate::settings::Mode;
 
@@ -34,6 +35,7 @@ pub(super) fn loader(process: &Process, security: &Security) -> anyhow::Result<A
             namespace: settings.namespace.clone(),
             environment: Arc::clone(&process.environment),
             backup: settings.reconcile,
+            known: Known::default(),
         }),
         Mode::Kubernetes => {
             let plane = &settings.control_plane;
@@ -54,9 +56,23 @@ pub(super) fn loader(process: &Process, security: &Security) -> anyhow::Result<A
     })
 }
 
+/// Everything that concerns the application. A folder that is missing fails a sidecar that follows its folders before
+/// they are read, hence the text.
+pub(super) async fn resources(
+    loader: &dyn Loader,
+    configuration: &ConfigurationSpec,
+) -> Result<Resources, loader::Error> {
+    loader.resources().await.map_err(|error| match error {
+        loader::Error::Disk(error) if has_hot_reload(configuration) => {
+            loader::Error::Disk(error.of_hot_reload())
+        }
+        other => other,
+    })
+}
+
 impl Base {
-    /// Opens everything `resources` name.
-    pub(super) async fn components(&self, resources: &Resources) -> anyhow::Result<Components> {
+    /// Room for components, see [`Components::open_all`].
+    pub(super) fn components(&self) -> anyhow::Result<Components> {
         let settings = &self.process.settings;
         let (app_id, namespace) = (settings.app_id.as_str(), settings.namespace.as_deref());
         let metrics = self.component_metrics();
@@ -65,7 +81,7 @@ impl Base {
         let pubsubs = PubSubs::new(app_id, namespace, resiliency(), Arc::clone(&metrics));
         let secrets = Secrets::new(scopes(&self.configuration)?, resiliency(), metrics);
         let denied = self.configuration.components.as_ref();
-        let components = Components::new(
+        Ok(Components::new(
             Arc::new(stores),
             Arc::new(pubsubs),
             Arc::new(secrets),
@@ -75,15 +91,10 @@ impl Base {
                 namespace: settings.namespace.clone(),
                 environment: Arc::clone(&self.process.environment),
                 denied: denied.map(|spec| spec.deny.clone()).unwrap_or_default(),
-                actors: !settings.control_plane.placement.is_empty(),
+                actors: settings.chooses_actor_store,
             },
             Arc::clone(&self.runtime_metrics),
-        );
-        for resource in &resources.not_served {
-            tracing::warn!(target: "dapr.runtime", "{resource} has no effect: this build does not serve its kind yet");
-        }
-        components.open_all(&self.wanted(resources)).await?;
-        Ok(components)
+        ))
     }
 
     /// The components of `resources`, and those that are there without a resource.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dapr_crds::configuration::ConfigurationSpec;
 use dapr_sidecar_actors::Runtime;
 use dapr_sidecar_core::invoke::Invoker;
-use dapr_sidecar_core::pubsub::Subscription;
+use dapr_sidecar_core::pubsub::{Subscription, check_rules};
 use dapr_sidecar_core::state::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -95,8 +95,8 @@ impl Reload<'_> {
         }
         self.listed.set(&resources);
         if touched.pubsubs || before.subscriptions != resources.subscriptions {
-            let subscriptions = Arc::new(resources.subscriptions.clone());
-            self.declarative.send_replace(subscriptions);
+            let subscriptions = usable(&resources.subscriptions, &self.declarative.borrow());
+            self.declarative.send_replace(Arc::new(subscriptions));
         }
         Ok(())
     }
@@ -161,6 +161,26 @@ impl Reload<'_> {
     }
 }
 
+/// The subscriptions of resources. In place of one with a broken rule stands the one in use for the same topic, if there
+/// is one: at the start it would end the runtime, but what runs goes on.
+fn usable(wanted: &[Subscription], in_use: &[Subscription]) -> Vec<Subscription> {
+    let usable = wanted.iter().filter_map(|subscription| {
+        let Err(error) = check_rules(std::slice::from_ref(subscription)) else {
+            return Some(subscription);
+        };
+        let same = in_use.iter().find(|used| {
+            used.pubsub_name == subscription.pubsub_name && used.topic == subscription.topic
+        });
+        let rest = same.map_or("it is left out", |_| "the one in use stays");
+        tracing::error!(
+            target: "dapr.runtime",
+            "a subscription of pubsub {} cannot be loaded, {rest}: {error}", subscription.pubsub_name
+        );
+        same
+    });
+    usable.cloned().collect()
+}
+
 /// A Configuration that is not what it was. One that is not told about is what it was.
 fn changed<'a>(
     before: &BTreeMap<String, ConfigurationSpec>,
@@ -173,7 +193,33 @@ fn changed<'a>(
 
 #[cfg(test)]
 mod tests {
+    use dapr_sidecar_core::pubsub::{Rule, Source};
+
     use super::*;
+
+    #[test]
+    fn a_subscription_with_a_broken_rule_does_not_replace_the_one_in_use() {
+        let subscription = |topic: &str, matches: &str| Subscription {
+            pubsub_name: "p".to_owned(),
+            topic: topic.to_owned(),
+            rules: vec![Rule {
+                matches: matches.to_owned(),
+                path: "/x".to_owned(),
+            }],
+            dead_letter_topic: None,
+            metadata: BTreeMap::new(),
+            bulk: None,
+            source: Source::Declarative,
+        };
+        let in_use = [subscription("a", "event.n == 1")];
+        let wanted = [
+            subscription("a", "event.n =="),
+            subscription("b", "event.n =="),
+            subscription("c", ""),
+        ];
+        let expected = [in_use[0].clone(), wanted[2].clone()];
+        assert_eq!(usable(&wanted, &in_use), expected);
+    }
 
     #[test]
     fn only_a_configuration_that_differs_begins_anew() {

@@ -4,26 +4,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use dapr_components_core::name_resolution::Resolver;
 use dapr_kit::health::Health as HealthTargets;
+use dapr_sidecar_actors::Runtime;
 use dapr_sidecar_api::metrics::ApiMetrics;
 use dapr_sidecar_api::services::Core;
+use dapr_sidecar_core::invoke::Invoker;
 use dapr_sidecar_core::metrics::{Off, ResiliencyMetrics};
+use dapr_sidecar_core::pubsub::check_rules;
 use dapr_sidecar_core::resiliency::Resiliency;
+use dapr_sidecar_core::state::Store;
+use futures::future::BoxFuture;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::application::Application;
 use super::base::{Base, Targets, UNLIMITED_MESSAGE};
+use super::channels::Channels;
 use super::closing::Closing;
 use super::identity::identity;
-use super::listeners::{self, Public};
+use super::listeners::{Internal, Public};
 use super::loading::loader;
 use super::reloading::Reload;
 use super::surfaces::{has_hot_reload, serve_public};
-use super::{End, Process, api_settings};
+use super::{End, Process, api_settings, loading};
 use crate::actor_streams::Streams;
 use crate::adapters::{Ender, Forwarder, Readiness, Tasks};
 use crate::app_health::Health;
+use crate::components::Components;
 use crate::host;
 use crate::loader::{Loader, Resources, endpoints};
 use crate::metadata::Listed;
@@ -59,6 +68,7 @@ pub(super) async fn run(process: Process) -> anyhow::Result<End> {
         loaded = loader.configuration() => loaded?,
         () = process.shutdown.token().cancelled() => bail!("stopped before the Configuration was loaded"),
     };
+    api_settings::check(&loaded.spec)?;
 
     let registry = dapr_kit::metrics::Metrics::new().registry;
     serve_metrics(&process, &registry, &tasks, &stop).await?;
@@ -83,7 +93,7 @@ pub(super) async fn run(process: Process) -> anyhow::Result<End> {
         tasks.spawn_until("identity metrics", stop.clone(), counting);
     }
     let mut resources = tokio::select! {
-        resources = loader.resources() => resources?,
+        resources = loading::resources(&*loader, &loaded.spec) => resources?,
         () = process.shutdown.token().cancelled() => bail!("stopped before resources were loaded"),
     };
     if let (Mode::Kubernetes, Some(name)) = (settings.mode, settings.config.first()) {
@@ -133,29 +143,46 @@ async fn serve_metrics(
     Ok(())
 }
 
+/// Everything that is made before the APIs are served.
+struct Prepared {
+    internal: TcpListener,
+    public: Public,
+    channel: Channels,
+    invoker: Arc<Invoker>,
+    actors: Arc<Runtime>,
+    drive_actors: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>,
+    actors_ended: CancellationToken,
+    actor_store: Option<Arc<Store>>,
+    listed: Arc<Listed>,
+    core: Arc<Core>,
+}
+
 impl Base {
-    async fn serve(
-        self,
-        loader: &Arc<dyn Loader>,
-        resources: Resources,
-        targets: Targets,
-        tasks: &Tasks,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<End> {
+    /// Makes what the APIs need, and takes their sockets. Dropping the future stops it anywhere; `resolver` and
+    /// `components` are for the caller to close.
+    async fn prepare(
+        &self,
+        resources: &Resources,
+        components: &Arc<Components>,
+        resolver: &mut Option<Arc<dyn Resolver>>,
+        api_stop: &CancellationToken,
+    ) -> anyhow::Result<Prepared> {
         let settings = Arc::clone(&self.process.settings);
-        let internal = listeners::internal(&settings, &self.hostname).await?;
-        let internal_port = internal
-            .local_addr()
-            .context("the port of the internal API")?
-            .port();
-        let resolver = self.resolver(internal_port).await;
-        let components = Arc::new(self.components(&resources).await?);
+        let internal = Internal::reserve(&settings, &self.hostname).await?;
+        let internal_port = internal.port;
+        *resolver = self.resolver(internal_port).await;
+        for resource in &resources.not_served {
+            tracing::warn!(target: "dapr.runtime", "{resource} has no effect: this build does not serve its kind yet");
+        }
+        components.open_all(&self.wanted(resources)).await?;
         let channel = self.channel()?;
 
         let pool = Arc::new(Pool::new(self.security.clone()));
         let max_message = settings.max_body_size.unwrap_or(UNLIMITED_MESSAGE);
         let peers = Arc::new(PeerClient::new(Arc::clone(&pool), max_message));
         let invoker = Arc::new(self.invoker(&peers, internal_port));
+        // Before it answers, calls of it fail as those of any application that is away.
+        invoker.set_app(channel.app.clone());
         if let Some(resolver) = &resolver {
             invoker.set_resolver(Arc::clone(resolver));
         }
@@ -166,11 +193,10 @@ impl Base {
         invoker.set_access_control(self.access_control()?);
 
         let (actors, drive_actors) = self.actors(peers, internal_port)?;
-        let actor_store = self.set_actor_store(&actors, &components).await?;
+        let actor_store = self.set_actor_store(&actors, components).await?;
         let listed = Arc::new(Listed::default());
-        listed.set(&resources);
+        listed.set(resources);
 
-        let api_stop = CancellationToken::new();
         let actors_ended = CancellationToken::new();
         let core = Arc::new(Core {
             app_id: settings.app_id.clone(),
@@ -185,7 +211,7 @@ impl Base {
                 Arc::clone(&actors),
                 actors_ended.clone(),
             )),
-            metadata: Arc::new(self.metadata(&components, &listed, Arc::clone(&actors))),
+            metadata: Arc::new(self.metadata(components, &listed, Arc::clone(&actors))),
             health: Arc::clone(&self.readiness) as _,
             shutdown: Arc::new(Ender(self.process.shutdown.clone())),
             proxy: Arc::new(Forwarder {
@@ -196,15 +222,77 @@ impl Base {
             settings: api_settings::api(&settings, &self.configuration),
             stopping: api_stop.clone(),
         });
-
+        let internal = internal.listen().await?;
+        // Last: whoever stops this finds no socket file left behind.
         let public = Public::bind(&settings.listen, &settings.app_id).await?;
+        Ok(Prepared {
+            internal,
+            public,
+            channel,
+            invoker,
+            actors,
+            drive_actors: Box::new(drive_actors),
+            actors_ended,
+            actor_store,
+            listed,
+            core,
+        })
+    }
+
+    async fn serve(
+        self,
+        loader: &Arc<dyn Loader>,
+        resources: Resources,
+        targets: Targets,
+        tasks: &Tasks,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<End> {
+        let settings = Arc::clone(&self.process.settings);
+        check_rules(&resources.subscriptions).context("a subscription cannot be loaded")?;
+        let components = Arc::new(self.components()?);
+        let mut resolver = None;
+        let (apis, api_stop) = (Tasks::default(), CancellationToken::new());
+        let actors_stop = CancellationToken::new();
+        let preparing = self.prepare(&resources, &components, &mut resolver, &api_stop);
+        let prepared = self
+            .process
+            .shutdown
+            .token()
+            .run_until_cancelled(preparing)
+            .await;
+        let Some(prepared) = prepared.transpose()? else {
+            tracing::info!(target: "dapr.runtime", "told to stop before everything was up");
+            self.close(Closing {
+                components,
+                resolver,
+                actors_stop,
+                api_stop,
+                apis,
+                tasks,
+                stop,
+                files: Vec::new(),
+            })
+            .await?;
+            return Ok(End::Stop);
+        };
+        let Prepared {
+            internal,
+            public,
+            channel,
+            invoker,
+            actors,
+            drive_actors,
+            actors_ended,
+            actor_store,
+            listed,
+            core,
+        } = prepared;
+
         let files = public.files.clone();
-        let apis = Tasks::default();
         serve_public(public, &core, &apis, &api_stop);
         targets.grpc.ready();
         self.serve_internal(internal, &core, &apis, &api_stop);
         targets.internal.ready();
-        let actors_stop = CancellationToken::new();
         let drive_actors = drive_actors(actors_stop.clone());
         tasks.spawn("actors", async move {
             drive_actors.await;
@@ -220,6 +308,7 @@ impl Base {
             invoker: Arc::clone(&invoker),
             actors: Arc::clone(&actors),
             pubsubs: Arc::clone(&components.pubsubs),
+            resiliency: Arc::clone(&self.resiliency),
             declarative: declarative.subscribe(),
             health: health.clone(),
         };
@@ -227,7 +316,6 @@ impl Base {
         let started = tokio::time::Instant::now();
         tasks.spawn_until("application", stop.clone(), async move {
             application.await_port().await;
-            application.invoker.set_app(application.channel.clone());
             ready.ready();
             let elapsed = started.elapsed().as_millis();
             tracing::info!(target: "dapr.runtime", "dapr initialized. Status: Running. Init Elapsed {elapsed}ms");

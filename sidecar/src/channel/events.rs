@@ -11,7 +11,10 @@ use dapr_proto::dapr::proto::runtime::v1::{
     TopicSubscription,
 };
 use dapr_sidecar_core::app::{BulkEvent, BulkEventEntry, Event, EventOutcome};
+use dapr_sidecar_core::invoke::headers::hop_by_hop;
 use dapr_sidecar_core::pubsub::{Rule, Source, Subscription};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
+use http::{HeaderMap, HeaderValue};
 use prost_types::value::Kind;
 use serde_json::{Map, Value};
 
@@ -119,6 +122,21 @@ fn bulk_entry(entry: BulkEventEntry) -> TopicEventBulkRequestEntry {
     }
 }
 
+/// Adds metadata of a message to the headers of its delivery. What no header can hold is left out, and what would say
+/// something about the connection or the body: it is up to whoever published the message.
+pub(super) fn add_metadata(headers: &mut HeaderMap, metadata: &BTreeMap<String, String>) {
+    for (name, value) in metadata {
+        let name = HeaderName::try_from(name.as_str());
+        let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
+            continue;
+        };
+        let is_about_us = [CONTENT_TYPE, CONTENT_LENGTH, HOST].contains(&name);
+        if !is_about_us && !hop_by_hop(name.as_str()) {
+            headers.insert(name, value);
+        }
+    }
+}
+
 /// What the application's status means.
 pub(super) fn outcome(status: TopicEventResponseStatus) -> EventOutcome {
     match status {
@@ -164,9 +182,7 @@ fn data(attributes: &Map<String, Value>, content_type: &str) -> Bytes {
         .trim()
         .to_lowercase();
     let is_text = media_type.starts_with("text/") || media_type == "application/xml";
-    let is_json = media_type == "application/json"
-        || media_type.ends_with("+json")
-        || media_type.starts_with("application/cloudevents");
+    let is_json = ["application/json", "application/cloudevents+json"].contains(&&*media_type);
     match data {
         Value::String(text) if is_text => Bytes::from(text.clone()),
         _ if is_json => Bytes::from(data.to_string()),
@@ -244,7 +260,37 @@ mod tests {
             json!({"datacontenttype": "application/octet-stream", "data_base64": "AAE="}),
             &[0, 1],
         );
-        check(json!({"datacontenttype": "image/png", "data": "x"}), b"");
+        check(
+            json!({"datacontenttype": "Application/CloudEvents+JSON", "data": {"a": 1}}),
+            br#"{"a":1}"#,
+        );
+        for other in [
+            "image/png",
+            "application/vnd.api+json",
+            "application/cloudevents",
+            "",
+        ] {
+            check(json!({"datacontenttype": other, "data": "x"}), b"");
+        }
+    }
+
+    #[test]
+    fn metadata_says_nothing_about_the_connection() {
+        let mut headers = HeaderMap::new();
+        let metadata = [
+            ("pubsubName", "p"),
+            ("Connection", "close"),
+            ("Transfer-Encoding", "chunked"),
+            ("te", "trailers"),
+            ("Content-Length", "7"),
+            ("host", "h"),
+            ("a b", "x"),
+        ];
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        add_metadata(&mut headers, &metadata.into());
+        let expected = HeaderValue::from_static("p");
+        let expected = [(HeaderName::from_static("pubsubname"), expected)];
+        assert_eq!(headers, HeaderMap::from_iter(expected));
     }
 
     #[test]

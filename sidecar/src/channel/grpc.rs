@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dapr_proto::dapr::proto::common::v1::{HttpExtension, InvokeRequest};
+use dapr_proto::dapr::proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
 use dapr_proto::dapr::proto::runtime::v1::app_callback_alpha_client::AppCallbackAlphaClient;
 use dapr_proto::dapr::proto::runtime::v1::app_callback_client::AppCallbackClient;
 use dapr_proto::dapr::proto::runtime::v1::app_callback_health_check_client::AppCallbackHealthCheckClient;
 use dapr_sidecar_api::metrics::{ApiMetrics, GrpcCall};
+use dapr_sidecar_api::settings::Tracing;
 use dapr_sidecar_api::{trace, wire};
 use dapr_sidecar_core::app::{
     AppChannel, BulkEvent, BulkOutcome, Config, Error, Event, EventOutcome, Protocol,
@@ -20,6 +21,7 @@ use dapr_sidecar_core::invoke::{Request, Response, Status, headers};
 use dapr_sidecar_core::pubsub::Subscription;
 use dapr_sidecar_core::rpc;
 use http::HeaderMap;
+use http::uri::PathAndQuery;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -27,6 +29,7 @@ use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
 use tower::{Service as _, ServiceExt as _};
 
 use super::http::SettingsError;
@@ -40,6 +43,14 @@ use crate::settings::App;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const API_TOKEN: &str = "dapr-api-token";
 const TRACE_BIN: &str = "grpc-trace-bin";
+/// What is no metadata of the application's.
+const OF_THE_CALL: [&str; 5] = [
+    "content-type",
+    "grpc-encoding",
+    "grpc-message",
+    "grpc-status",
+    "grpc-status-details-bin",
+];
 const ON_INVOKE: &str = "/dapr.proto.runtime.v1.AppCallback/OnInvoke";
 const ON_TOPIC_EVENT: &str = "/dapr.proto.runtime.v1.AppCallback/OnTopicEvent";
 
@@ -53,6 +64,7 @@ pub struct GrpcChannel {
     probe_timeout: Duration,
     max_message: usize,
     metrics: Option<Arc<ApiMetrics>>,
+    tracing: Tracing,
 }
 
 impl std::fmt::Debug for GrpcChannel {
@@ -107,7 +119,14 @@ impl GrpcChannel {
                 .map_or(Duration::from_millis(500), |health| health.timeout),
             max_message,
             metrics,
+            tracing: Tracing::PassThrough,
         })
+    }
+
+    /// The channel, which delivers events with spans of their own if tracing is on.
+    pub fn with_tracing(mut self, tracing: Tracing) -> Self {
+        self.tracing = tracing;
+        self
     }
 
     /// Counts a call of `AppCallback`; bytes are those of the payload.
@@ -172,12 +191,54 @@ impl GrpcChannel {
             .max_encoding_message_size(self.max_message)
     }
 
+    /// `AppCallback.OnInvoke`: the headers, and the message with the trailers. The generated client would mix them.
+    async fn on_invoke(
+        &self,
+        call: tonic::Request<InvokeRequest>,
+    ) -> (
+        HeaderMap,
+        Result<(InvokeResponse, HeaderMap), tonic::Status>,
+    ) {
+        let mut client =
+            tonic::client::Grpc::with_origin(self.channel.clone(), self.origin.clone())
+                .max_decoding_message_size(self.max_message)
+                .max_encoding_message_size(self.max_message);
+        if let Err(error) = client.ready().await {
+            let text = format!("Service was not ready: {error}");
+            return (HeaderMap::new(), Err(tonic::Status::unknown(text)));
+        }
+        let call = call.map(|message| futures::stream::once(std::future::ready(message)));
+        let path = PathAndQuery::from_static(ON_INVOKE);
+        let answer = client.streaming(call, path, ProstCodec::default()).await;
+        let (metadata, mut messages, _) = match answer {
+            Ok(answer) => answer.into_parts(),
+            Err(status) => return (HeaderMap::new(), Err(status)),
+        };
+        let rest = async {
+            let message: Option<InvokeResponse> = messages.message().await?;
+            let message =
+                message.ok_or_else(|| tonic::Status::internal("Missing response message."))?;
+            let trailers = messages.trailers().await?;
+            Ok((message, trailers.map(passed_on).unwrap_or_default()))
+        };
+        (passed_on(metadata), rest.await)
+    }
+
     fn with_token<T>(&self, mut request: tonic::Request<T>) -> tonic::Request<T> {
         if let Some(token) = &self.token {
             request.metadata_mut().insert(API_TOKEN, token.clone());
         }
         request
     }
+}
+
+/// Metadata as it goes on: without what gRPC says with it about this call.
+fn passed_on(metadata: MetadataMap) -> HeaderMap {
+    let mut headers = metadata.into_headers();
+    for name in OF_THE_CALL {
+        headers.remove(name);
+    }
+    headers
 }
 
 async fn connect(
@@ -192,6 +253,8 @@ async fn connect(
     let host = address
         .rsplit_once(':')
         .map_or(address.as_str(), |(host, _)| host)
+        .trim_start_matches('[')
+        .trim_end_matches(']')
         .to_owned();
     let name = rustls::pki_types::ServerName::try_from(host)
         .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
@@ -260,12 +323,10 @@ impl AppChannel for GrpcChannel {
 
         let permit = self.permits.acquire().await;
         let started = Instant::now();
-        let answer = self.callback().on_invoke(self.with_token(call)).await;
+        let (mut headers, answer) = self.on_invoke(self.with_token(call)).await;
         self.count(ON_INVOKE, started, length, &answer);
         match answer {
-            Ok(response) => {
-                let (metadata, message, _) = response.into_parts();
-                let mut headers = metadata.into_headers();
+            Ok((message, trailers)) => {
                 if let Ok(value) = http::HeaderValue::from_str(&message.content_type)
                     && !message.content_type.is_empty()
                 {
@@ -275,7 +336,7 @@ impl AppChannel for GrpcChannel {
                 Ok(Response {
                     status: Status::Grpc(rpc::Status::new(rpc::Code::Ok, "")),
                     headers,
-                    trailers: HeaderMap::new(),
+                    trailers,
                     type_url: data.type_url,
                     body: permit.hold(body::full(Bytes::from(data.value))),
                     is_untouched: false,
@@ -284,8 +345,8 @@ impl AppChannel for GrpcChannel {
             Err(status) => Ok(Response {
                 is_untouched: is_unreachable(&status),
                 status: Status::Grpc(wire::from_tonic(&status)),
-                headers: HeaderMap::new(),
-                trailers: status.metadata().clone().into_headers(),
+                headers,
+                trailers: passed_on(status.metadata().clone()),
                 type_url: String::new(),
                 body: body::empty(),
             }),
@@ -310,7 +371,7 @@ impl AppChannel for GrpcChannel {
     }
 
     async fn deliver(&self, event: Event, trace: &HeaderMap) -> Result<EventOutcome, Error> {
-        let metadata = event_metadata(&event.metadata, trace);
+        let metadata = event_metadata(&event.metadata, trace::delivery(self.tracing, trace));
         let length = event.body.len();
         let mut call = tonic::Request::new(events::topic_event(event));
         *call.metadata_mut() = metadata;
@@ -329,7 +390,7 @@ impl AppChannel for GrpcChannel {
         batch: BulkEvent,
         trace: &HeaderMap,
     ) -> Result<BulkOutcome, Error> {
-        let metadata = event_metadata(&batch.metadata, trace);
+        let metadata = event_metadata(&batch.metadata, trace::delivery(self.tracing, trace));
         let message = events::bulk_event(batch);
         let call = |message| {
             let mut call = tonic::Request::new(message);
@@ -384,26 +445,28 @@ impl AppChannel for GrpcChannel {
     }
 }
 
-/// Metadata of a message and its trace context as gRPC metadata.
-fn event_metadata(metadata: &BTreeMap<String, String>, trace: &HeaderMap) -> MetadataMap {
-    let mut headers = trace.clone();
-    for (name, value) in metadata {
-        let name = http::HeaderName::try_from(name.to_lowercase());
-        let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_str(value)) else {
-            continue;
-        };
-        if name != http::header::CONTENT_TYPE && name != http::header::CONTENT_LENGTH {
-            headers.insert(name, value);
-        }
+/// Metadata of a message and its trace context as gRPC metadata. What gRPC keeps for itself, a timeout for instance, is
+/// not up to whoever published the message.
+fn event_metadata(metadata: &BTreeMap<String, String>, trace: HeaderMap) -> MetadataMap {
+    let mut headers = HeaderMap::new();
+    events::add_metadata(&mut headers, metadata);
+    let reserved = headers
+        .keys()
+        .filter(|name| headers::is_reserved(name.as_str()));
+    for name in reserved.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
     }
+    headers::encode_binaries(&mut headers);
+    headers.extend(trace);
     MetadataMap::from_headers(headers)
 }
 
 fn failed_delivery(status: &tonic::Status) -> EventOutcome {
+    let reason = wire::from_tonic(status).to_string();
     match status.code() {
-        Code::Unimplemented => EventOutcome::Ignored,
+        Code::Unimplemented => EventOutcome::Ignored(reason),
         code => EventOutcome::Retry {
-            reason: status.message().to_owned(),
+            reason,
             code: Some(code as i32),
         },
     }
@@ -415,4 +478,127 @@ fn content_type(headers: &HeaderMap) -> String {
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use dapr_sidecar_core::invoke::Origin;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioExecutor;
+    use prost::Message as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            let name = http::HeaderName::from_static(name);
+            (name, http::HeaderValue::from_static(value))
+        });
+        pairs.collect()
+    }
+
+    /// An application that answers one call with a message and this status.
+    async fn serve(listener: TcpListener, status: &'static str) {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let service = service_fn(move |_| async move {
+            let message = InvokeResponse {
+                content_type: "text/plain".to_owned(),
+                ..InvokeResponse::default()
+            };
+            let message = message.encode_to_vec();
+            let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+            let message = [&[0], &length[..], &message].concat();
+            let trailers = headers(&[("grpc-status", status), ("x-trailer", "last")]);
+            let message = Frame::data(Bytes::from(message));
+            let frames = match status {
+                "0" => vec![message, Frame::trailers(trailers)],
+                _ => vec![Frame::trailers(trailers)],
+            };
+            let frames = frames.into_iter().map(Ok::<_, Infallible>);
+            http::Response::builder()
+                .header("content-type", "application/grpc")
+                .header("grpc-encoding", "identity")
+                .header("x-header", "first")
+                .body(StreamBody::new(futures::stream::iter(frames)))
+        });
+        let serving = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service);
+        // The client leaves at the end of the test.
+        drop(serving.await);
+    }
+
+    async fn invoke(status: &'static str) -> Response {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let server = tokio::spawn(serve(listener, status));
+        let app = App {
+            port: Some(port),
+            protocol: Protocol::Grpc,
+            address: "127.0.0.1".to_owned(),
+            max_concurrency: 0,
+            load_config: true,
+            load_subscriptions: true,
+            token: None,
+            health: None,
+        };
+        let channel = GrpcChannel::new(&app, port, 1 << 20, None).expect("settings");
+        let request = Request {
+            verb: None,
+            method: "m".to_owned(),
+            query: String::new(),
+            headers: HeaderMap::new(),
+            type_url: String::new(),
+            origin: Origin::Grpc,
+            body: body::empty(),
+        };
+        let answer = channel.invoke(request).await.expect("it is there");
+        server.abort();
+        answer
+    }
+
+    #[test]
+    fn metadata_of_messages_says_nothing_about_the_call() {
+        let metadata = [
+            ("pubsubName", "p"),
+            ("grpc-timeout", "1n"),
+            ("te", "trailers"),
+            ("raw-bin", "AAA="),
+        ];
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let trace = headers(&[("traceparent", "t")]);
+        let metadata = event_metadata(&metadata.into(), trace);
+        let expected = [
+            ("pubsubname", "p"),
+            ("raw-bin", "QUFBPQ=="),
+            ("traceparent", "t"),
+        ];
+        assert_eq!(metadata.into_headers(), headers(&expected));
+    }
+
+    #[tokio::test]
+    async fn trailers_stay_apart_from_headers() {
+        let answer = invoke("0").await;
+        let names = |headers: &HeaderMap| -> Vec<String> {
+            let names = headers.keys().filter(|name| *name != "date");
+            let mut names: Vec<_> = names.map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&answer.headers), ["content-type", "x-header"]);
+        assert_eq!(answer.headers["content-type"], "text/plain");
+        assert_eq!(names(&answer.trailers), ["x-trailer"]);
+
+        let answer = invoke("5").await;
+        assert!(
+            matches!(&answer.status, Status::Grpc(status) if status.code == rpc::Code::NotFound)
+        );
+        assert_eq!(names(&answer.headers), ["x-header"]);
+        assert_eq!(names(&answer.trailers), ["x-trailer"]);
+    }
 }

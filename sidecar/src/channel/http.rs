@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dapr_sidecar_api::metrics::{ApiMetrics, HttpCall};
+use dapr_sidecar_api::settings::Tracing;
+use dapr_sidecar_api::trace;
 use dapr_sidecar_core::app::{
     AppChannel, BulkEvent, BulkOutcome, Config, Error, Event, EventOutcome, Protocol,
 };
 use dapr_sidecar_core::body::{self, Body, BoxError};
-use dapr_sidecar_core::invoke::{Request, Response, Status, headers};
+use dapr_sidecar_core::invoke::{Origin, Request, Response, Status, headers};
 use dapr_sidecar_core::pubsub::Subscription;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -23,7 +25,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connections::Connections;
 use super::permits::Permits;
-use super::{answers, batch, failure, outcome, path, tls};
+use super::{answers, batch, events, failure, outcome, path, tls};
 use crate::settings::App;
 
 /// Connections kept open while idle.
@@ -35,6 +37,8 @@ const ANSWER_LIMIT: usize = 4 << 20;
 
 const API_TOKEN: HeaderName = HeaderName::from_static("dapr-api-token");
 const APP_ID: HeaderName = HeaderName::from_static("dapr-app-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACE_BIN: HeaderName = HeaderName::from_static("grpc-trace-bin");
 
 /// Talks to an HTTP application through one pooled client.
 pub struct HttpChannel {
@@ -48,6 +52,7 @@ pub struct HttpChannel {
     probe_path: String,
     probe_timeout: Duration,
     metrics: Option<Arc<ApiMetrics>>,
+    tracing: Tracing,
 }
 
 /// The client of each protocol; the request path matches on it once.
@@ -117,7 +122,14 @@ impl HttpChannel {
                 .as_ref()
                 .map_or(Duration::from_millis(500), |health| health.timeout),
             metrics,
+            tracing: Tracing::PassThrough,
         })
+    }
+
+    /// The channel, which delivers events with spans of their own if tracing is on.
+    pub fn with_tracing(mut self, tracing: Tracing) -> Self {
+        self.tracing = tracing;
+        self
     }
 
     /// Sends a request; `path` is what metrics call it.
@@ -219,23 +231,14 @@ impl HttpChannel {
         metadata: &BTreeMap<String, String>,
         trace: &HeaderMap,
     ) -> Result<(StatusCode, Bytes), Error> {
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        let mut request = http::Request::post(format!("{slash}{path}"))
+        let mut request = http::Request::post(event_uri(path)?)
             .header(CONTENT_TYPE, content_type)
             .body(body::full(body))
             .map_err(|error| Error::Transport(error.to_string()))?;
-        for (name, value) in metadata {
-            let (Ok(name), Ok(value)) = (
-                HeaderName::try_from(name.as_str()),
-                HeaderValue::from_str(value),
-            ) else {
-                continue; // Metadata of a broker may hold what no header can.
-            };
-            if name != CONTENT_TYPE && name != CONTENT_LENGTH {
-                request.headers_mut().insert(name, value);
-            }
-        }
-        request.headers_mut().extend(trace.clone());
+        events::add_metadata(request.headers_mut(), metadata);
+        request
+            .headers_mut()
+            .extend(trace::delivery(self.tracing, trace));
         let permit = self.permits.acquire().await;
         let response = self.call(path, self.with_token(request)).await?;
         let status = response.status();
@@ -248,6 +251,25 @@ impl HttpChannel {
         }
         request
     }
+}
+
+/// Where an event goes. A route may have a query; blanks and the like are escaped, as in the methods of calls.
+fn event_uri(route: &str) -> Result<Uri, Error> {
+    let route = route.split('#').next().unwrap_or_default();
+    let (path, query) = route.split_once('?').unwrap_or((route, ""));
+    let uri =
+        path::path_and_query(path, query).map_err(|error| Error::Transport(error.to_string()))?;
+    Uri::from_maybe_shared(Bytes::from(uri)).map_err(|error| Error::Transport(error.to_string()))
+}
+
+/// The headers of a request. Of a gRPC caller, the trace context is where gRPC keeps it.
+fn headers_of(mut headers: HeaderMap, origin: Origin, type_url: &str) -> HeaderMap {
+    if origin == Origin::Grpc
+        && let Some(traceparent) = headers.get(TRACE_BIN).and_then(trace::from_binary)
+    {
+        headers.insert(TRACEPARENT, traceparent);
+    }
+    headers::to_http_app(headers, !type_url.is_empty())
 }
 
 fn transport(app: &App, port: u16) -> Result<Transport, SettingsError> {
@@ -307,8 +329,7 @@ impl AppChannel for HttpChannel {
         let mut outgoing = http::Request::new(request.body);
         *outgoing.method_mut() = request.verb.unwrap_or(Method::POST);
         *outgoing.uri_mut() = uri;
-        *outgoing.headers_mut() =
-            headers::to_http_app(request.headers, !request.type_url.is_empty());
+        *outgoing.headers_mut() = headers_of(request.headers, request.origin, &request.type_url);
 
         self.announce_length(&mut outgoing);
         let permit = self.permits.acquire().await;
@@ -391,5 +412,36 @@ impl AppChannel for HttpChannel {
             metrics.http_probe(response.status(), started.elapsed());
         }
         response.status().is_success()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_events_may_need_escapes() {
+        let check = |route: &str, expected: &str| {
+            let uri = event_uri(route).expect(route);
+            assert_eq!(uri.to_string(), expected, "{route}");
+        };
+        check("/orders", "/orders");
+        check("orders", "/orders");
+        check("/new orders/ä", "/new%20orders/%C3%A4");
+        check("/a%20b?x=1&y=%2F#z", "/a%20b?x=1&y=%2F");
+        check("", "/");
+        event_uri("/a%b").expect_err("no escape");
+    }
+
+    #[test]
+    fn a_grpc_caller_has_its_trace_context_in_binary_form() {
+        let parent =
+            HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let binary = trace::to_binary(&parent).expect("a context");
+        let headers = HeaderMap::from_iter([(TRACE_BIN, binary)]);
+        let sent = headers_of(headers.clone(), Origin::Grpc, "");
+        assert_eq!(sent, HeaderMap::from_iter([(TRACEPARENT, parent)]));
+        // To an HTTP caller it is a header like any other.
+        assert!(headers_of(headers, Origin::Http, "").is_empty());
     }
 }

@@ -1,75 +1,57 @@
 //! What an HTTP application's answer to an event means.
 
 use dapr_sidecar_core::app::{BulkOutcome, EventOutcome};
+use dapr_sidecar_core::fields::Fields;
 use http::StatusCode;
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    status: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BulkAnswer {
-    statuses: Vec<EntryAnswer>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct EntryAnswer {
-    #[serde(default)]
-    entry_id: String,
-    #[serde(default)]
-    status: String,
-}
 
 /// The outcome of one event. An empty or unreadable body of a success is a success.
 pub(super) fn event(status: StatusCode, body: &[u8]) -> EventOutcome {
     if status == StatusCode::NOT_FOUND {
-        return EventOutcome::Drop;
+        return EventOutcome::Rejected(shown(status, body));
     }
     if !status.is_success() {
         return EventOutcome::Retry {
-            reason: format!(
-                "{}. status code returned: {}",
-                String::from_utf8_lossy(body),
-                status.as_u16()
-            ),
+            reason: shown(status, body),
             code: Some(i32::from(status.as_u16())),
         };
     }
-    match serde_json::from_slice::<Answer>(body) {
-        Ok(answer) => entry(&answer.status, true),
-        Err(_) => EventOutcome::Success,
-    }
+    let text = serde_json::from_slice(body).and_then(|fields| status_text(&fields));
+    text.map_or(EventOutcome::Success, |text| entry(&text, true))
+}
+
+fn shown(status: StatusCode, body: &[u8]) -> String {
+    let body = String::from_utf8_lossy(body);
+    format!("{body}. status code returned: {}", status.as_u16())
 }
 
 /// The outcomes of a batch. Only a list of statuses acknowledges anything.
 pub(super) fn batch(status: StatusCode, body: &[u8]) -> BulkOutcome {
     if status == StatusCode::NOT_FOUND {
-        return BulkOutcome::All(EventOutcome::Ignored);
+        return BulkOutcome::All(EventOutcome::Ignored(shown(status, body)));
     }
     if !status.is_success() {
         return BulkOutcome::All(event(status, body));
     }
-    match serde_json::from_slice::<BulkAnswer>(body) {
-        Ok(answer) => BulkOutcome::Entries(
-            answer
-                .statuses
-                .into_iter()
-                .map(|one| {
-                    let outcome = entry(&one.status, false);
-                    (one.entry_id, outcome)
-                })
-                .collect(),
-        ),
+    match serde_json::from_slice(body).and_then(|fields| entries(&fields)) {
+        Ok(entries) => BulkOutcome::Entries(entries),
         Err(error) => BulkOutcome::All(EventOutcome::Retry {
             reason: format!("failed unmarshalling app response for bulk subscribe: {error}"),
             code: None,
         }),
     }
+}
+
+fn entries(answer: &Fields<'_>) -> Result<Vec<(String, EventOutcome)>, serde_json::Error> {
+    let statuses: Option<Vec<Fields<'_>>> = answer.borrowed("statuses")?;
+    let entries = statuses.iter().flatten().map(|one| {
+        let outcome = entry(&status_text(one)?, false);
+        Ok((one.get("entryId")?, outcome))
+    });
+    entries.collect()
+}
+
+fn status_text(fields: &Fields<'_>) -> Result<String, serde_json::Error> {
+    fields.get("status")
 }
 
 /// A status text; letter case counts. `empty_is_success` for single events, where no status means success.
@@ -105,6 +87,7 @@ mod tests {
         let success = |outcome: &EventOutcome| *outcome == EventOutcome::Success;
         let retry = |outcome: &EventOutcome| matches!(outcome, EventOutcome::Retry { .. });
         let drop = |outcome: &EventOutcome| *outcome == EventOutcome::Drop;
+        let reject = |outcome: &EventOutcome| matches!(outcome, EventOutcome::Rejected(_));
         check(200, "", success);
         check(204, "", success);
         check(200, "not json", success);
@@ -113,7 +96,12 @@ mod tests {
         check(200, r#"{"status":"success"}"#, retry);
         check(200, r#"{"status":"RETRY"}"#, retry);
         check(200, r#"{"status":"DROP"}"#, drop);
-        check(404, "", drop);
+        // Of the name it does not count.
+        check(200, r#"{"Status":"RETRY"}"#, retry);
+        check(200, r#"{"STATUS":"DROP"}"#, drop);
+        check(200, r#"{"status":null}"#, success);
+        check(200, "null", success);
+        check(404, "", reject);
         check(302, "", retry);
         check(500, "boom", retry);
     }
@@ -129,13 +117,22 @@ mod tests {
         };
         assert_eq!(entries[0], ("1".to_owned(), EventOutcome::Success));
         assert!(matches!(entries[1].1, EventOutcome::Retry { .. }));
+        let BulkOutcome::Entries(entries) = batch(
+            ok,
+            br#"{"Statuses":[{"EntryId":"1","Status":"SUCCESS"},{"entryId":"2","status":null},null]}"#,
+        ) else {
+            panic!("a list")
+        };
+        assert_eq!(entries[0], ("1".to_owned(), EventOutcome::Success));
+        assert!(matches!(entries[1].1, EventOutcome::Retry { .. }));
+        assert!(matches!(batch(ok, b"{}"), BulkOutcome::Entries(entries) if entries.is_empty()));
         assert!(matches!(
             batch(ok, b""),
             BulkOutcome::All(EventOutcome::Retry { .. })
         ));
         assert!(matches!(
             batch(StatusCode::NOT_FOUND, b""),
-            BulkOutcome::All(EventOutcome::Ignored)
+            BulkOutcome::All(EventOutcome::Ignored(_))
         ));
         assert!(matches!(
             batch(StatusCode::BAD_GATEWAY, b""),

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 /// A client configuration that accepts the application's certificate whatever it says.
-pub(super) fn unverified(alpn: &[&[u8]]) -> Result<ClientConfig, Error> {
+pub(crate) fn unverified(alpn: &[&[u8]]) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?

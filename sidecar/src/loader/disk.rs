@@ -10,6 +10,7 @@ use dapr_crds::Configuration;
 use dapr_crds::manifest::{self, Document, Manifest};
 use dapr_kit::flags::Environment;
 use dapr_security::watch::Changes;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Feed, Loader, Resources, configuration};
@@ -34,6 +35,20 @@ pub struct Disk {
     pub environment: Arc<Environment>,
     /// Time between reads that nothing asked for.
     pub backup: Duration,
+    /// What the files held when they could be read.
+    pub known: Known,
+}
+
+/// What each file last held: a file that cannot be read, or whose document cannot, takes nothing out of use. Clones
+/// share it.
+#[derive(Clone, Default)]
+pub struct Known(Arc<Mutex<BTreeMap<PathBuf, Vec<Manifest>>>>);
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Manifests may hold secrets.
+        f.debug_set().entries(self.0.lock().keys()).finish()
+    }
 }
 
 #[async_trait]
@@ -43,11 +58,7 @@ impl Loader for Disk {
     }
 
     async fn resources(&self) -> Result<Resources, super::Error> {
-        Ok(read(
-            &self.folders,
-            &self.app_id,
-            self.namespace.as_deref(),
-        )?)
+        Ok(self.read()?)
     }
 
     async fn follow(&self, feed: &Feed) {
@@ -89,10 +100,19 @@ impl Disk {
         }
     }
 
+    fn read(&self) -> Result<Resources, Error> {
+        read(
+            &self.folders,
+            &self.known,
+            &self.app_id,
+            self.namespace.as_deref(),
+        )
+    }
+
     /// Reads the folders. What cannot be used at all leaves everything as it is: a typing error must not end a
     /// sidecar that serves.
     fn publish(&self, feed: &Feed) {
-        match read(&self.folders, &self.app_id, self.namespace.as_deref()) {
+        match self.read() {
             Ok(resources) => feed.publish(resources),
             Err(error) => {
                 tracing::error!(target: "dapr.runtime", "failed to load resources from disk, those in use stay: {error}");
@@ -112,6 +132,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A folder that is to be followed cannot be.
+    #[error("failed to create watcher: failed to add target {path}: {reason}", path = .path.display())]
+    Watch {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// Two components of one name.
     #[error(
         "failed to load components: duplicate definition of Component name {second} with existing {first}"
@@ -124,29 +152,84 @@ pub enum Error {
     },
 }
 
-/// Reads all `folders` for application `app_id`. A document that cannot be used is logged and passed over.
+impl Error {
+    /// The error of a sidecar that follows its folders: upstream begins to before it reads them.
+    pub fn of_hot_reload(self) -> Self {
+        match self {
+            Self::Folder { path, reason } => Self::Watch { path, reason },
+            other @ (Self::Watch { .. } | Self::DuplicateComponent { .. }) => other,
+        }
+    }
+}
+
+/// Reads all `folders` for application `app_id`. A document that cannot be used is logged, and what is `known` of it
+/// stays in use.
 pub fn read(
     folders: &[PathBuf],
+    known: &Known,
     app_id: &str,
     namespace: Option<&str>,
 ) -> Result<Resources, Error> {
+    let mut before = known.0.lock();
+    let mut now: BTreeMap<PathBuf, Vec<Manifest>> = BTreeMap::new();
     let mut manifests = Vec::new();
     for folder in folders {
         for file in files(folder)? {
-            let name = file.display().to_string();
-            match std::fs::read_to_string(&file) {
-                Ok(text) => manifests.extend(
-                    manifest::read(&name, &text)
-                        .into_iter()
-                        .filter_map(|document| usable(&name, document)),
-                ),
-                Err(error) => {
-                    tracing::warn!(target: "dapr.runtime", %error, "a resource file cannot be read: {name}")
-                }
-            }
+            let held = before.get(&file).map(Vec::as_slice).unwrap_or_default();
+            let Some(holds) = read_file(&file, held) else {
+                continue;
+            };
+            manifests.extend(holds.iter().cloned());
+            now.insert(file, holds);
         }
     }
+    *before = now;
+    drop(before);
     select(manifests, app_id, namespace)
+}
+
+/// What a file holds that held `before`; `None` when it is gone.
+fn read_file(file: &Path, before: &[Manifest]) -> Option<Vec<Manifest>> {
+    let name = file.display().to_string();
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(target: "dapr.runtime", %error, "a resource file cannot be read, what it held stays in use: {name}");
+            return Some(before.to_vec());
+        }
+    };
+    let documents = manifest::read(&name, &text).into_iter();
+    let documents: Vec<_> = documents.map(|document| usable(&name, document)).collect();
+    let is_broken = documents.contains(&None);
+    let holds = documents.into_iter().flatten().collect();
+    Some(if is_broken {
+        with_former(holds, before)
+    } else {
+        holds
+    })
+}
+
+/// What can be read of a file, and what it held before: a document that cannot be read may be any of those that are
+/// not found any more.
+fn with_former(mut fresh: Vec<Manifest>, before: &[Manifest]) -> Vec<Manifest> {
+    let identity = |manifest: &Manifest| {
+        (
+            manifest.kind(),
+            manifest.namespace().to_owned(),
+            manifest.name().to_owned(),
+        )
+    };
+    let mut merged = Vec::with_capacity(before.len());
+    for former in before {
+        let same = |other: &Manifest| identity(other) == identity(former);
+        merged.push(match fresh.iter().position(same) {
+            Some(place) => fresh.remove(place),
+            None => former.clone(),
+        });
+    }
+    merged.append(&mut fresh);
+    merged
 }
 
 /// The YAML files of a folder by name; subfolders are not entered.
@@ -280,7 +363,12 @@ mod tests {
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).expect("written");
         }
-        read(&[folder.path().to_owned()], app_id, namespace)
+        read(
+            &[folder.path().to_owned()],
+            &Known::default(),
+            app_id,
+            namespace,
+        )
     }
 
     fn component(name: &str, more: &str) -> String {
@@ -358,17 +446,84 @@ mod tests {
 
     #[test]
     fn a_missing_folder_is_named() {
-        let error = read(&[PathBuf::from("/nowhere")], "shop", None).expect_err("missing");
+        let nowhere = [PathBuf::from("/nowhere")];
+        let error = read(&nowhere, &Known::default(), "shop", None).expect_err("missing");
         assert_eq!(
             error.to_string(),
             "failed to load components: open /nowhere: no such file or directory"
         );
+        assert_eq!(
+            error.of_hot_reload().to_string(),
+            "failed to create watcher: failed to add target /nowhere: no such file or directory"
+        );
+    }
+
+    #[test]
+    fn a_file_that_breaks_keeps_what_it_held() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folders = [folder.path().to_owned()];
+        let known = Known::default();
+        let file = folder.path().join("1.yaml");
+        let check = |text: &str, expected: &[&str]| {
+            std::fs::write(&file, text).expect("written");
+            let resources = read(&folders, &known, "shop", None).expect("reads");
+            assert_eq!(names(&resources), expected, "{text}");
+            resources
+        };
+        let (a, b, c) = (
+            component("a", ""),
+            component("b", ""),
+            component("c", "").replace("v1,", "v2,"),
+        );
+        std::fs::write(folder.path().join("2.yaml"), component("z", "")).expect("written");
+        // A document that never could be read holds up nobody.
+        check(&format!("{a}---\n: broken\n---\n{b}"), &["a", "b", "z"]);
+        check("spec: [", &["a", "b", "z"]);
+        // What can be read is used meanwhile.
+        let changed = b.replace("v1,", "v2,");
+        let broken = format!("{changed}---\nspec: [\n---\n{c}");
+        let resources = check(&broken, &["a", "b", "c", "z"]);
+        assert_eq!(resources.components[1].spec.version, "v2");
+        check(&c, &["c", "z"]);
+        // It is the file that counts, and this one is gone.
+        check("spec: [", &["c", "z"]);
+        std::fs::remove_file(&file).expect("removed");
+        let resources = read(&folders, &known, "shop", None).expect("reads");
+        assert_eq!(names(&resources), ["z"]);
+        check("spec: [", &["z"]);
+        std::fs::write(&file, b"\xff").expect("written");
+        let resources = read(&folders, &known, "shop", None).expect("no text is no end");
+        assert_eq!(names(&resources), ["z"]);
+    }
+
+    #[test]
+    fn of_subscriptions_with_one_name_the_last_wins() {
+        let subscription = |topic: &str, scopes: &str| {
+            format!(
+                "apiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {{name: s}}\n\
+                 spec: {{pubsubname: p, topic: {topic}, route: /x}}\nscopes: {scopes}\n"
+            )
+        };
+        let other = subscription("t", "[]").replace("name: s", "name: other");
+        let files = [
+            ("1.yaml", subscription("first", "[]")),
+            ("2.yaml", other),
+            ("3.yaml", subscription("last", "[]")),
+            ("4.yaml", subscription("elsewhere", "[another]")),
+        ];
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, text)| (*name, &text[..]))
+            .collect();
+        let resources = load(&files, "shop", None).expect("loads");
+        let topics: Vec<_> = resources.subscriptions.iter().map(|it| &it.topic).collect();
+        assert_eq!(topics, ["last", "t"]);
     }
 
     #[test]
     fn both_subscription_versions_are_read() {
         let text = "apiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {name: s}\nspec: {pubsubname: p, topic: t, route: /x}\n\
-                    ---\napiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {name: s}\n\
+                    ---\napiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {name: s2}\n\
                     spec: {pubsubname: p, topic: u, routes: {rules: [{match: 'true', path: /a}], default: /d}}\n";
         let resources = load(&[("s.yaml", text)], "shop", None).expect("loads");
         let paths: Vec<Vec<&str>> = resources

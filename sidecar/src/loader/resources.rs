@@ -25,6 +25,8 @@ pub struct Resources {
     pub configurations: BTreeMap<String, ConfigurationSpec>,
     /// What this build does not serve yet, as `<Kind> <name>`.
     pub not_served: Vec<String>,
+    /// Names of the subscriptions, in their order.
+    subscription_names: Vec<String>,
 }
 
 impl std::fmt::Debug for Resources {
@@ -69,6 +71,7 @@ impl Resources {
             Manifest::SubscriptionV1Alpha1(subscription)
                 if in_scope(&subscription.scopes, app_id) =>
             {
+                let name = subscription.metadata.name.unwrap_or_default();
                 let spec = subscription.spec;
                 let rules = vec![Rule {
                     matches: String::new(),
@@ -80,11 +83,12 @@ impl Resources {
                     spec.dead_letter_topic,
                     spec.metadata,
                 );
-                self.subscribe(rules, parts, bulk(&spec.bulk_subscribe));
+                self.subscribe(name, rules, parts, bulk(&spec.bulk_subscribe));
             }
             Manifest::SubscriptionV2Alpha1(subscription)
                 if in_scope(&subscription.scopes, app_id) =>
             {
+                let name = subscription.metadata.name.unwrap_or_default();
                 let spec = subscription.spec;
                 let mut rules: Vec<Rule> = spec
                     .routes
@@ -107,7 +111,7 @@ impl Resources {
                     spec.dead_letter_topic,
                     spec.metadata,
                 );
-                self.subscribe(rules, parts, bulk(&spec.bulk_subscribe));
+                self.subscribe(name, rules, parts, bulk(&spec.bulk_subscribe));
             }
             Manifest::McpServer(server) if in_scope(&server.scopes, app_id) => {
                 self.not_served.push(format!(
@@ -128,6 +132,7 @@ impl Resources {
 
     fn subscribe(
         &mut self,
+        name: String,
         rules: Vec<Rule>,
         (pubsub_name, topic, dead_letter_topic, metadata): (
             String,
@@ -137,7 +142,7 @@ impl Resources {
         ),
         bulk: Option<BulkSubscribe>,
     ) {
-        self.subscriptions.push(Subscription {
+        let subscription = Subscription {
             pubsub_name,
             topic,
             rules,
@@ -145,7 +150,15 @@ impl Resources {
             metadata,
             bulk,
             source: Source::Declarative,
-        });
+        };
+        let mut names = self.subscription_names.iter();
+        match names.position(|known| *known == name) {
+            Some(place) => self.subscriptions[place] = subscription,
+            None => {
+                self.subscriptions.push(subscription);
+                self.subscription_names.push(name);
+            }
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use dapr_security::{Expect, Security, gather};
 use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::peer::Target;
 use dapr_sidecar_core::rpc::{Code, Status};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::MapErr;
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
@@ -237,7 +240,12 @@ impl Connection {
     }
 }
 
-type Answer = http::Response<hyper::body::Incoming>;
+/// An answer on a connection, whose body tells as well how the connection ended.
+type Answer = http::Response<MapErr<Incoming, fn(hyper::Error) -> BoxError>>;
+
+fn answer(response: http::Response<Incoming>) -> Answer {
+    response.map(|body| body.map_err(interrupted as fn(hyper::Error) -> BoxError))
+}
 
 impl Service<http::Request<tonic::body::Body>> for Connection {
     type Response = Answer;
@@ -255,7 +263,7 @@ impl Service<http::Request<tonic::body::Body>> for Connection {
         let line = Arc::clone(&self.line);
         Box::pin(async move {
             match sent.await {
-                Ok(answer) => Ok(answer),
+                Ok(response) => Ok(answer(response)),
                 Err(mut error) => match error.take_message() {
                     Some(request) => line.send_again(request).await,
                     None => Err(failed(error.into_error())),
@@ -278,7 +286,8 @@ impl Line {
             untouched(status.message)
         })?;
         let mut sender = fresh.sender;
-        sender.try_send_request(request).await.map_err(|mut error| {
+        let sent = sender.try_send_request(request).await;
+        sent.map(answer).map_err(|mut error| {
             if error.take_message().is_some() {
                 return closing();
             }
@@ -310,38 +319,71 @@ pub(super) fn is_untouched(status: &tonic::Status) -> bool {
 /// else keeps what the protocol says about it.
 fn failed(error: hyper::Error) -> BoxError {
     use std::error::Error as _;
-    let is_broken = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
+    // RFC 9113, 6.8 and 8.7: a stream above the last one that the other side names when it closes, and one that it
+    // refuses, were not begun with. Streams below end with the connection, which is another error.
     let cause = error
         .source()
         .and_then(|cause| cause.downcast_ref::<h2::Error>());
-    let is_io = cause.is_some_and(h2::Error::is_io);
-    // RFC 9113, 6.8 and 8.7: a stream above the last one that the other side names when it closes, and one that it
-    // refuses, were not begun with. Streams below end with the connection, which is another error.
     let is_refused = cause.is_some_and(|cause| {
         let closes = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
         let refuses = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
         cause.is_remote() && (closes || refuses)
     });
-    if !is_broken && !is_io && !is_refused {
-        return error.into();
-    }
-    let text = dapr_kit::process::chain(&error);
-    let text = format!("error reading from server: {text}");
     if is_refused {
-        return untouched(text);
+        return untouched(broken(&error));
     }
-    tonic::Status::unavailable(text).into()
+    interrupted(error)
+}
+
+/// The same once the other side has begun to answer, so that it certainly had the request.
+fn interrupted(error: hyper::Error) -> BoxError {
+    if is_broken(&error) {
+        tonic::Status::unavailable(broken(&error)).into()
+    } else {
+        error.into()
+    }
+}
+
+/// Whether the connection has ended, and not only the stream on it.
+fn is_broken(error: &hyper::Error) -> bool {
+    if error.is_canceled()
+        || error.is_closed()
+        || error.is_incomplete_message()
+        || error.is_timeout()
+    {
+        return true;
+    }
+    // hyper hands out what went wrong below HTTP/2 as an I/O error, but keeps it inside of that of HTTP/2 when a body
+    // ends by it.
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let is_end = |error: &h2::Error| error.is_io() || error.is_go_away();
+        if error.is::<std::io::Error>() || error.downcast_ref().is_some_and(is_end) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn broken(error: &hyper::Error) -> String {
+    let text = dapr_kit::process::chain(error);
+    format!("error reading from server: {text}")
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
-    use http_body_util::Empty;
+    use bytes::Bytes;
+    use futures::{StreamExt as _, stream};
+    use http_body_util::{Empty, StreamBody};
+    use hyper::body::Frame;
     use hyper::server::conn::http2 as server;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioExecutor;
     use tokio::net::TcpListener;
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -350,7 +392,7 @@ mod tests {
         for number in 0.. {
             let (stream, _) = listener.accept().await.expect("a connection");
             let service = service_fn(|_| async {
-                Ok::<_, Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
+                Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
             });
             let connection = server::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service);
@@ -385,5 +427,57 @@ mod tests {
         let current = pool.connection(&target).await.expect("it is there");
         assert!(!Arc::ptr_eq(&current.line, &closing.line));
         server.abort();
+    }
+
+    /// How a connection ends.
+    #[derive(Debug, Clone, Copy)]
+    enum End {
+        Reset,
+        Closed,
+    }
+
+    /// Takes one connection, begins to answer what comes on it, and ends it when told.
+    async fn begin(listener: TcpListener, end: End, told: Arc<Notify>) {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        if matches!(end, End::Reset) {
+            stream.set_zero_linger().expect("an option of sockets");
+        }
+        let service = service_fn(|_| async {
+            let first = stream::once(async { Ok::<_, Infallible>(Frame::data(Bytes::new())) });
+            let body = StreamBody::new(first.chain(stream::pending()));
+            Ok::<_, Infallible>(http::Response::new(body))
+        });
+        let connection = server::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            _ = connection => panic!("the client stays"),
+            () = told.notified() => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_within_an_answer_is_unavailable() {
+        for end in [End::Reset, End::Closed] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let target = Target {
+                app_id: "orders".to_owned(),
+                namespace: "default".to_owned(),
+                address: listener.local_addr().expect("an address").to_string(),
+            };
+            let told = Arc::new(Notify::new());
+            let server = tokio::spawn(begin(listener, end, Arc::clone(&told)));
+            let pool = Arc::new(Pool::new(Security::insecure()));
+            let mut connection = pool.connection(&target).await.expect("it is dialled");
+            let request = http::Request::post(connection.origin().clone())
+                .body(tonic::body::Body::empty())
+                .expect("a request");
+            let answer = connection.call(request).await.expect("it begins");
+            told.notify_one();
+            let error = answer.into_body().collect().await.expect_err("no end");
+            let status = error.downcast::<tonic::Status>().expect("a status");
+            assert_eq!(status.code(), tonic::Code::Unavailable, "{end:?}: {status}");
+            assert!(!is_untouched(&status), "{end:?}");
+            server.await.expect("no panic");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dapr_sidecar_api::wire;
 use dapr_sidecar_core::body::{Body, BoxError};
 use dapr_sidecar_core::peer::Target;
 use dapr_sidecar_core::rpc::{Code, Status};
@@ -28,14 +29,22 @@ impl ProxyClient {
         target: &Target,
         request: http::Request<Body>,
     ) -> Result<http::Response<Body>, Status> {
-        let connection = match self.pool.connection(target).await {
+        send(self.connection(target).await?, request).await
+    }
+
+    /// Makes sure that there is a connection to `target`.
+    pub async fn reach(&self, target: &Target) -> Result<(), Status> {
+        self.connection(target).await.map(drop)
+    }
+
+    async fn connection(&self, target: &Target) -> Result<Connection, Status> {
+        match self.pool.connection(target).await {
             Err(status) if matches!(status.code, Code::Unavailable | Code::Unauthenticated) => {
                 self.pool.discard(target);
-                self.pool.connection(target).await?
+                self.pool.connection(target).await
             }
-            connection => connection?,
-        };
-        send(connection, request).await
+            connection => connection,
+        }
     }
 }
 
@@ -46,9 +55,15 @@ async fn send(
     let (mut parts, body) = request.into_parts();
     parts.uri = absolute(connection.origin(), &parts.uri)?;
     let request = http::Request::from_parts(parts, tonic::body::Body::new(body));
-    let unavailable = |error: BoxError| Status::new(Code::Unavailable, error.to_string());
     let response = connection.call(request).await.map_err(unavailable)?;
-    Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+    Ok(response.map(|body| body.boxed_unsync()))
+}
+
+fn unavailable(error: BoxError) -> Status {
+    match error.downcast::<tonic::Status>() {
+        Ok(status) => wire::from_tonic(&status),
+        Err(error) => Status::new(Code::Unavailable, error.to_string()),
+    }
 }
 
 /// The path of `uri` at `origin`: HTTP/2 requests carry scheme and authority.

@@ -1,5 +1,6 @@
 //! The real `daprd` with an empty environment: what its command line answers, and how it ends.
 
+mod lifecycle;
 mod rolling;
 
 use std::process::{Command, Output};
@@ -54,7 +55,7 @@ fn settings_that_make_no_sense_exit_with_1_and_one_line() {
         &["-app-id", "a", "-mode", "kubernetes"],
         1,
         if is_root() {
-            "current user UID(0) is root"
+            "current user UID(0) is root. "
         } else {
             "--control-plane-address is empty"
         },
@@ -67,7 +68,7 @@ fn settings_that_make_no_sense_exit_with_1_and_one_line() {
     check(
         &["-app-id", "a", "-enable-mtls"],
         1,
-        "trust anchors are required",
+        "Fatal error from runtime: trust anchors are required\"",
     );
     check(
         &["-app-id", "a", "-config", "/nowhere.yaml"],
@@ -83,7 +84,39 @@ fn settings_that_make_no_sense_exit_with_1_and_one_line() {
             "-enable-metrics=false",
         ],
         1,
-        "open /nowhere: no such file or directory",
+        "failed to create watcher: failed to add target /nowhere: no such file or directory",
+    );
+}
+
+#[test]
+fn a_configuration_upstream_refuses_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.yaml");
+    let text = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\n\
+                spec: {tracing: {otel: {endpointAddress: 'h:1', protocol: foo}}}\n";
+    std::fs::write(&file, text).expect("written");
+    let file = file.to_str().expect("text");
+    check(
+        &["-app-id", "a", "-config", file, "-enable-metrics=false"],
+        1,
+        "Fatal error from runtime: invalid protocol foo provided for Otel endpoint",
+    );
+    // Without hot reload a folder is only read.
+    let text = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\n\
+                spec: {features: [{name: HotReload, enabled: false}]}\n";
+    std::fs::write(folder.path().join("config.yaml"), text).expect("written");
+    check(
+        &[
+            "-app-id",
+            "a",
+            "-config",
+            file,
+            "-resources-path",
+            "/nowhere",
+            "-enable-metrics=false",
+        ],
+        1,
+        "failed to load components: open /nowhere: no such file or directory",
     );
 }
 

@@ -37,6 +37,8 @@ fn to(topic: &str) -> SubscribeRequest {
 
 /// A handler that waits for a permit per message.
 struct Gate {
+    /// One for each message that has come.
+    begun: Semaphore,
     permits: Semaphore,
     done: AtomicUsize,
 }
@@ -44,6 +46,7 @@ struct Gate {
 impl Gate {
     fn new() -> Arc<Self> {
         Arc::new(Self {
+            begun: Semaphore::new(0),
             permits: Semaphore::new(0),
             done: AtomicUsize::new(0),
         })
@@ -57,6 +60,7 @@ impl Gate {
 #[async_trait]
 impl Handler for Gate {
     async fn handle(&self, _: Message) -> Result<(), NotProcessed> {
+        self.begun.add_permits(1);
         self.permits.acquire().await.expect("never closed").forget();
         self.done.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -135,6 +139,28 @@ async fn closing_waits_for_the_handler_and_frees_waiting_publishers() {
         .expect("closed")
         .expect("no panic");
     assert_eq!(gate.done(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_is_given_up_ends_the_handler() {
+    let bus = open().await;
+    let gate = Gate::new();
+    let subscription = bus
+        .subscribe(to("t"), Arc::<Gate>::clone(&gate))
+        .await
+        .expect("subscribe");
+    bus.publish(message("t")).await.expect("publish");
+    let begun = timeout(LONG, gate.begun.acquire()).await;
+    begun.expect("it comes").expect("never closed").forget();
+    let closing = timeout(LONG, subscription.close()).await;
+    assert!(closing.is_err(), "the handler waits for ever");
+    let released = async {
+        while Arc::strong_count(&gate) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, released).await.expect("nobody has it");
+    assert_eq!(gate.done(), 0);
 }
 
 #[tokio::test]

@@ -117,6 +117,42 @@ async fn instances_of_one_app_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_failed_makes_way_for_its_successor() {
+    let app_id = unique("restarted");
+    // It crashes: nobody says goodbye for it.
+    let crashing = tokio::runtime::Runtime::new().expect("a runtime");
+    let first = instance(&app_id, "127.0.0.1", 1001);
+    let open = crashing.spawn(async move { Mdns::open_as("old", &first).await });
+    let _old = open.await.expect("no panic").expect("open");
+    let asking = Mdns::open(instance(&unique("asking"), "127.0.0.1", 1004));
+    let asking = asking.await.expect("open");
+    let request = request(&app_id);
+    let before = asking.resolve(&request).await.expect("found");
+    assert_eq!(before, "127.0.0.1:1001");
+    crashing.shutdown_background();
+    let second = instance(&app_id, "127.0.0.1", 1002);
+    let new = Mdns::open_as("new", &second).await.expect("open");
+
+    // Answers of the old one may still be on their way, and count as signs of life.
+    let found = async {
+        let mut in_a_row = 0;
+        while in_a_row < 4 {
+            let address = asking.resolve(&request).await.expect("found");
+            if address == before {
+                in_a_row = 0;
+                asking.failed(&request, &before);
+                tokio::task::yield_now().await;
+            } else {
+                in_a_row += 1;
+            }
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(10), found).await;
+    found.expect("nobody is sent to the old one any more");
+    new.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ipv6_addresses_can_be_dialled() {
     let app_id = unique("six");
     let target = Mdns::open(instance(&app_id, "[::1]", 1003))

@@ -1,6 +1,6 @@
 //! Applications that speak gRPC, called by name.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dapr_e2e::await_condition;
 use dapr_e2e::standalone::{ControlPlane, Sidecar};
 use dapr_proto::dapr::proto::common::v1::http_extension::Verb;
@@ -94,6 +94,8 @@ fn service_call(app_id: &str, method: &str) -> Request<InvokeServiceRequest> {
     });
     let one = MetadataValue::from_static("one");
     request.metadata_mut().insert("x-custom", one);
+    let raw = MetadataValue::from_bytes(&[0, 1, 255]);
+    request.metadata_mut().insert_bin("x-raw-bin", raw);
     request
 }
 
@@ -117,6 +119,10 @@ fn a_grpc_application_is_called_over_both_apis() {
         assert_eq!(calls.len(), 1);
         let (metadata, message) = &calls[0];
         assert_eq!(text(metadata, "x-custom"), "one");
+        let raw = metadata.get_bin("x-raw-bin");
+        let raw = raw.context("the binary metadata is gone")?.to_bytes()?;
+        assert_eq!(&raw[..], [0, 1, 255]);
+        assert_eq!(text(metadata, "dapr-authority"), "");
         assert_eq!(text(metadata, "dapr-caller-app-id"), pair.caller_id);
         assert_eq!(text(metadata, "dapr-api-token"), "for-the-app");
         assert_eq!(text(metadata, "destination-app-id"), "");
@@ -132,6 +138,7 @@ fn a_grpc_application_is_called_over_both_apis() {
             .header("x-custom", "one")
             .header("accept", "text/custom")
             .header("traceparent", TRACE)
+            .header("x-raw-bin", "AAA=")
             .header("content-type", "text/plain")
             .body("hello");
         let reply = fetch(request).await?.expect(200)?;
@@ -148,6 +155,10 @@ fn a_grpc_application_is_called_over_both_apis() {
         assert_eq!(text(metadata, "accept"), "");
         assert_eq!(text(metadata, "dapr-api-token"), "for-the-app");
         assert_eq!(text(metadata, "traceparent"), TRACE);
+        // To an HTTP caller it is a text like any other.
+        let raw = metadata.get_bin("x-raw-bin");
+        let raw = raw.context("the binary header is gone")?.to_bytes()?;
+        assert_eq!(&raw[..], b"AAA=");
         assert_eq!(message.content_type, "text/plain");
         let extension = message.http_extension.clone().unwrap_or_default();
         assert_eq!(
@@ -205,6 +216,27 @@ fn the_status_of_an_http_application_reaches_a_grpc_caller() {
         .await?;
         let id = stage.id("shop");
         let sidecar = stage.sidecar(&stage.spec(&id, Some(&app)), None).await?;
+        // One call of the own application, one through another sidecar.
+        let caller = stage.spec(&stage.id("caller"), None);
+        let caller = stage.sidecar(&caller, None).await?;
+        for (made, sidecar) in [&caller, &sidecar].into_iter().enumerate() {
+            let mut call = service_call(&id, "made");
+            let mut binary = [0; 29];
+            // As `TRACE`, in the form of gRPC.
+            let trace = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128;
+            binary[2..18].copy_from_slice(&trace.to_be_bytes());
+            binary[18] = 1;
+            binary[19..27].copy_from_slice(&0xb7ad_6b71_6920_3331_u64.to_be_bytes());
+            (binary[27], binary[28]) = (2, 1);
+            let binary = MetadataValue::from_bytes(&binary);
+            call.metadata_mut().insert_bin("grpc-trace-bin", binary);
+            dapr(sidecar).await?.invoke_service(call).await?;
+            let seen = &app.seen("/made")[made];
+            assert_eq!(seen.header("traceparent"), TRACE, "{made}");
+            let authority = format!("127.0.0.1:{}", sidecar.grpc_port);
+            assert_eq!(seen.header("dapr-authority"), authority, "{made}");
+            assert_eq!(seen.header("x-raw-bin"), "", "{made}");
+        }
         let mut client = dapr(&sidecar).await?;
         let response = client.invoke_service(service_call(&id, "made")).await?;
         let status = response.metadata().get("dapr-http-status");

@@ -1,13 +1,16 @@
 //! Calls of services Dapr does not know, carried from sidecar to sidecar.
 
+use std::collections::HashMap;
+
 use anyhow::Context as _;
 use futures::StreamExt as _;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::metadata::MetadataMap;
 
-use crate::support::{App, Deed, EchoClient, GrpcApp, connect, refused, story};
+use crate::support::{App, Deed, EchoClient, GrpcApp, connect, refused, resiliency, story};
 
 fn text<'a>(metadata: &'a MetadataMap, name: &str) -> &'a str {
     let value = metadata.get(name).and_then(|value| value.to_str().ok());
@@ -72,6 +75,45 @@ fn an_unknown_service_is_reached_through_two_sidecars() {
         assert_eq!(answers.message().await?.as_deref(), Some("you said b"));
         drop(say);
         assert_eq!(answers.message().await?, None);
+        Ok(())
+    });
+}
+
+#[test]
+fn policies_of_the_callee_wrap_proxied_calls() {
+    story("proxy-policies", async |stage| {
+        let app = GrpcApp::start(Deed::default()).await?;
+        let (caller_id, callee_id) = (stage.id("caller"), stage.id("callee"));
+        let mut spec = stage.spec(&callee_id, None);
+        spec.app_port = Some(app.port());
+        spec.flags = vec!["--app-protocol=grpc".to_owned()];
+        let _callee = stage.sidecar(&spec, None).await?;
+        let mut spec = stage.spec(&caller_id, None);
+        let target = json!({ "retry": "again" });
+        let policies = json!({
+            "policies": { "retries": { "again": { "duration": "10ms", "maxRetries": 2 } } },
+            "targets": { "apps": HashMap::from([(callee_id.as_str(), target)]) },
+        });
+        spec.resources = Some(stage.resources("caller", &[resiliency("retries", policies)])?);
+        let caller = stage.sidecar(&spec, None).await?;
+        let mut echo = EchoClient::new(connect(&caller).await?, &callee_id);
+        let response = echo.call("/story.Echo/Say", "hello").await?;
+        assert_eq!(response.get_ref(), "you said hello");
+        assert_eq!(app.echoes().len(), 1);
+        let refusal = echo.call("/story.Echo/Refuse", "").await;
+        let status = refused(refusal, Code::AlreadyExists)?;
+        assert_eq!(status.message(), "said before");
+        assert_eq!(text(status.metadata(), "x-reason"), "because");
+        assert_eq!(app.echoes().len(), 4, "one attempt and two retries");
+        // A conversation says that it is one, and goes on without them.
+        let (say, texts) = mpsc::channel(1);
+        say.send("a".to_owned()).await?;
+        let mut answers = echo.chat(ReceiverStream::new(texts).boxed()).await?;
+        for next in ["a", "b"] {
+            let answer = answers.message().await?;
+            assert_eq!(answer, Some(format!("you said {next}")));
+            say.send("b".to_owned()).await?;
+        }
         Ok(())
     });
 }

@@ -49,6 +49,27 @@ impl Pair {
 }
 
 #[test]
+fn a_body_beyond_the_limit_is_refused_by_the_callers_sidecar() {
+    story("invocation-limit", async |stage| {
+        let app = App::plain().await?;
+        let callee_id = stage.id("callee");
+        let spec = stage.spec(&callee_id, Some(&app));
+        let _callee = stage.sidecar(&spec, None).await?;
+        let mut spec = stage.spec(&stage.id("caller"), None);
+        spec.flags = vec!["--max-body-size=1Ki".to_owned()];
+        let caller = stage.sidecar(&spec, None).await?;
+        let url = caller.url(&format!("invoke/{callee_id}/method/order"));
+        let request = stage.http.post(url).body("x".repeat(2048));
+        let message = fetch(request).await?.refusal(500, "ERR_DIRECT_INVOKE")?;
+        assert_eq!(
+            message,
+            format!("failed to invoke, id: {callee_id}, err: stream too large")
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn a_call_arrives_as_it_was_sent() {
     story("invocation-passes", async |stage| {
         let pair = Pair::start(stage, |_| Answer::json(&json!({})), |_, _| Ok(())).await?;

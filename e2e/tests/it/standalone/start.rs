@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail, ensure};
 use dapr_e2e::standalone::{Sidecar, SidecarSpec};
 use dapr_e2e::{Process, Spec, await_condition, ports, process};
+use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::{LIMIT, Stage, component, fetch, story};
+use crate::support::{LIMIT, Stage, component, fetch, story, subscription};
 
 /// Starts a sidecar that has to end by itself with status 1, and returns its one fatal line.
 async fn fatal_line(stage: &Stage, spec: &SidecarSpec) -> Result<String> {
@@ -52,6 +53,26 @@ fn a_taken_port_is_named() {
         let conflict =
             format!("the 'dapr-http-port' argument value {port} conflicts with 'app-port'");
         assert!(line.contains(&conflict), "{line}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_subscription_with_a_broken_rule_is_named() {
+    story("start-rule", async |stage| {
+        let rules = json!([{ "match": "event.type ==", "path": "/a" }]);
+        let routes = json!({ "rules": rules, "default": "/b" });
+        let broken = json!({ "pubsubname": "bus", "topic": "orders", "routes": routes });
+        let mut spec = stage.spec(&stage.id("broken"), None);
+        spec.resources = Some(stage.resources(
+            "resources",
+            &[
+                component("bus", "pubsub.in-memory", &[]),
+                subscription("orders", broken),
+            ],
+        )?);
+        let line = fatal_line(stage, &spec).await?;
+        assert!(line.contains("event.type =="), "{line}");
         Ok(())
     });
 }

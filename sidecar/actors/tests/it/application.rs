@@ -107,6 +107,33 @@ async fn a_method_is_a_put_with_the_callers_headers() {
 }
 
 #[tokio::test]
+async fn a_method_always_carries_a_trace_context() {
+    let channel = Channel::new(200, None);
+    let mut call = call("t", "1", "m");
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    channel.host().invoke(&call).await.expect("answered");
+    call.headers
+        .insert("traceparent", HeaderValue::from_static(parent));
+    channel.host().invoke(&call).await.expect("answered");
+    channel
+        .host()
+        .deactivate("t", "1")
+        .await
+        .expect("deactivated");
+    let requests = channel.requests.lock();
+    let trace = |index: usize| {
+        requests[index]
+            .2
+            .get("traceparent")
+            .map(HeaderValue::as_bytes)
+    };
+    let none = "00-00000000000000000000000000000000-0000000000000000-00";
+    assert_eq!(trace(0), Some(none.as_bytes()));
+    assert_eq!(trace(1), Some(parent.as_bytes()));
+    assert_eq!(trace(2), None);
+}
+
+#[tokio::test]
 async fn answers_of_methods() {
     let check = async |status: u16, header: Option<&'static str>, expected: Result<u16, &str>| {
         let result = Channel::new(status, header)

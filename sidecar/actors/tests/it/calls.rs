@@ -92,6 +92,18 @@ async fn a_chain_may_call_its_actor_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chain_is_named_by_the_exact_key_only() {
+    let (world, _stream) = World::hosting_with(reentrant(2)).await;
+    let mut call = in_chain("x");
+    call.spelling.keep(REENTRANCY_HEADER);
+    assert!(world.runtime.invoke(call).await.is_ok());
+    let calls = world.app.calls.lock();
+    let id = &calls[0].headers[REENTRANCY_HEADER];
+    assert_eq!(id.len(), 36, "a generated id: {id:?}");
+    assert!(calls[0].spelling.is_canonical(REENTRANCY_HEADER));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_chain_that_is_too_deep_is_refused() {
     let (world, _stream) = World::hosting_with(reentrant(1)).await;
     let outer = world.start("a", "1", "hold");

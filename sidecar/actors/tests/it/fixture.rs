@@ -14,7 +14,7 @@ use dapr_sidecar_actors::metrics::NoMetrics;
 use dapr_sidecar_actors::reminders::Disabled;
 use dapr_sidecar_actors::settings::{Dialer, Discovery};
 use dapr_sidecar_actors::{Runtime, Settings};
-use dapr_sidecar_core::actors::{Call, Reply};
+use dapr_sidecar_core::actors::{Call, Reply, Spelling};
 use dapr_sidecar_core::app::Config;
 use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke;
@@ -576,6 +576,7 @@ pub(crate) fn call(actor_type: &str, actor_id: &str, method: &str) -> Call {
         method: method.to_owned(),
         query: String::new(),
         headers: HeaderMap::new(),
+        spelling: Spelling::default(),
         body: Bytes::new(),
     }
 }

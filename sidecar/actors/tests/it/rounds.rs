@@ -246,6 +246,26 @@ async fn a_server_that_is_not_the_leader_is_left_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_before_the_first_order_is_followed_at_once_but_not_for_ever() {
+    let mut world = World::new().await;
+    world.register(&config(&["a"])).await;
+    let mut stream = world.placement.accept().await;
+    stream.host().await;
+    let before = Instant::now();
+    for address in ["p1:1", "p0:1", "p1:1"] {
+        drop(stream);
+        stream = world.placement.accept().await;
+        assert_eq!(stream.address, address);
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        stream.host().await;
+    }
+    drop(stream);
+    let stream = world.placement.accept().await;
+    assert_eq!(stream.address, "p0:1");
+    assert!(before.elapsed() >= Duration::from_millis(250));
+}
+
+#[tokio::test(start_paused = true)]
 async fn wrong_orders_end_the_stream() {
     let (mut world, mut stream) = World::hosting().await;
     stream.order("dance", 2, &[]).await;

@@ -23,6 +23,9 @@ async fn state_is_kept_below_the_actor() {
         .transact("a", "1", vec![upsert("k", "1")])
         .await;
     assert_eq!(missing.err(), Some(Error::InstanceMissing));
+    // Also where there is nothing to do.
+    let missing = world.runtime.transact("a", "1", Vec::new()).await;
+    assert_eq!(missing.err(), Some(Error::InstanceMissing));
     world
         .runtime
         .invoke(call("a", "1", "run"))

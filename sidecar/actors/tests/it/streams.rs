@@ -1,17 +1,19 @@
 //! Actors of an application behind a registration stream.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dapr_proto::dapr::proto::runtime::v1 as proto;
 use dapr_sidecar_actors::stream_host::{Outgoing, StreamHost};
 use dapr_sidecar_core::actors::Actors as _;
+use http::{HeaderName, HeaderValue};
 use proto::subscribe_actor_events_request_alpha1::RequestType as Answer;
 use proto::subscribe_actor_events_response_alpha1::ResponseType as Request;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::fixture::{HERE, Stream, World};
+use crate::fixture::{HERE, Stream, World, call};
 
 type Incoming = mpsc::Sender<Result<proto::SubscribeActorEventsRequestAlpha1, tonic::Status>>;
 
@@ -101,6 +103,40 @@ async fn answers_may_come_in_any_order() {
     let reply = second.await.expect("task").expect("answered");
     assert_eq!(reply.body, "second");
     assert_eq!(reply.headers["content-type"], "application/json");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_keeps_the_spelling_of_its_caller() {
+    let (world, _host, mut client, _stream) = hosting().await;
+    let mut call = call("a", "1", "m");
+    for key in ["foo-bar", "Baz_X", "Own-Name", "Dapr-Caller-App-Id"] {
+        let name = HeaderName::try_from(key).expect("a name");
+        call.headers.insert(name, HeaderValue::from_static("1"));
+        call.spelling.keep(key);
+    }
+    let runtime = Arc::clone(&world.runtime);
+    let running = tokio::spawn(async move { runtime.invoke(call).await });
+    let request = client.invocation().await;
+    let metadata: BTreeMap<_, _> = request
+        .metadata
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    let expected = BTreeMap::from([
+        ("foo-bar", "1"),
+        ("Baz_X", "1"),
+        ("Own-Name", "1"),
+        ("Dapr-Api-Call", "true"),
+        (
+            "Traceparent",
+            "00-00000000000000000000000000000000-0000000000000000-00",
+        ),
+        ("dapr-caller-app-id", "app"),
+        ("dapr-caller-namespace", "ns"),
+    ]);
+    assert_eq!(metadata, expected);
+    client.answer(answer(&request.id, "x")).await;
+    assert!(running.await.expect("task").is_ok());
 }
 
 #[tokio::test(start_paused = true)]

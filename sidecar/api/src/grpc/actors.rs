@@ -10,8 +10,9 @@ use dapr_proto::dapr::proto::runtime::v1::{
     TransactionalActorStateOperation, UnregisterActorReminderRequest, UnregisterActorTimerRequest,
 };
 use dapr_sidecar_core::actors::{
-    self, API_CALL_HEADER, Phase, RESERVED_PREFIX, Reminder, StateOperation, Timer,
+    self, API_CALL_HEADER, Phase, RESERVED_PREFIX, Reminder, Spelling, StateOperation, Timer,
 };
+use dapr_sidecar_core::invoke::headers::canonical;
 use futures::StreamExt as _;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
@@ -33,9 +34,13 @@ pub(super) fn refused(error: actors::Error) -> Status {
     error::actor(error, Surface::Grpc).into()
 }
 
-pub(super) fn open(kind: &str) -> Result<(), Status> {
+/// Refuses types the workflow engine keeps for itself.
+pub(super) fn open(core: &Core, kind: &str) -> Result<(), Status> {
     if kind.starts_with(RESERVED_PREFIX) {
-        return Err(refused(actors::Error::Reserved(kind.to_owned())));
+        return Err(refused(match core.actors.status().phase {
+            Phase::Disabled => actors::Error::NoPlacement,
+            Phase::Initializing | Phase::Running => actors::Error::Reserved(kind.to_owned()),
+        }));
     }
     Ok(())
 }
@@ -64,28 +69,33 @@ pub(super) async fn invoke(
             headers.insert(name, value.clone());
         }
     }
-    for (key, value) in request.metadata {
-        let name = HeaderName::try_from(key);
+    let mut spelling = Spelling::default();
+    // Of keys that differ in case only, the one that is spelled as headers are comes last and stays.
+    let (canonical, own): (Vec<_>, Vec<_>) = request
+        .metadata
+        .into_iter()
+        .partition(|(key, _)| canonical(key) == *key);
+    for (key, value) in own.into_iter().chain(canonical) {
+        let name = HeaderName::try_from(&key);
         if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
             headers.insert(name, value);
+            spelling.keep(&key);
         }
     }
     for name in IDENTITY {
         headers.remove(name);
     }
-    headers.insert(API_CALL_HEADER, HeaderValue::from_static("true"));
-    let reply = core
-        .actors
-        .invoke(actors::Call {
-            actor_type: request.actor_type,
-            actor_id: request.actor_id,
-            method: request.method,
-            query: String::new(),
-            headers,
-            body: request.data,
-        })
-        .await
-        .map_err(refused)?;
+    let mut call = actors::Call {
+        actor_type: request.actor_type,
+        actor_id: request.actor_id,
+        method: request.method,
+        query: String::new(),
+        headers,
+        spelling,
+        body: request.data,
+    };
+    call.set(API_CALL_HEADER, HeaderValue::from_static("true"));
+    let reply = core.actors.invoke(call).await.map_err(refused)?;
     Ok(InvokeActorResponse { data: reply.body })
 }
 
@@ -93,7 +103,7 @@ pub(super) async fn get_state(
     core: &Core,
     request: GetActorStateRequest,
 ) -> Result<GetActorStateResponse, Status> {
-    open(&request.actor_type)?;
+    open(core, &request.actor_type)?;
     let found = core
         .actors
         .get_state(&request.actor_type, &request.actor_id, &request.key)
@@ -110,7 +120,7 @@ pub(super) async fn transact(
     core: &Core,
     request: ExecuteActorStateTransactionRequest,
 ) -> Result<(), Status> {
-    open(&request.actor_type)?;
+    open(core, &request.actor_type)?;
     let operations = request
         .operations
         .into_iter()
@@ -157,7 +167,7 @@ pub(super) async fn create_timer(
     core: &Core,
     request: RegisterActorTimerRequest,
 ) -> Result<(), Status> {
-    open(&request.actor_type)?;
+    open(core, &request.actor_type)?;
     let timer = Timer {
         actor_type: request.actor_type,
         actor_id: request.actor_id,
@@ -175,7 +185,7 @@ pub(super) async fn delete_timer(
     core: &Core,
     request: UnregisterActorTimerRequest,
 ) -> Result<(), Status> {
-    open(&request.actor_type)?;
+    open(core, &request.actor_type)?;
     core.actors
         .delete_timer(&request.actor_type, &request.actor_id, &request.name)
         .await
@@ -186,7 +196,7 @@ pub(super) async fn create_reminder(
     core: &Core,
     request: RegisterActorReminderRequest,
 ) -> Result<(), Status> {
-    open(&request.actor_type)?;
+    open(core, &request.actor_type)?;
     if request.failure_policy.is_some() {
         return Err(Status::unimplemented(
             "field failure_policy of RegisterActorReminder is not supported in this version: leave it out, failed reminders are then tried again 3 times, 1s apart",
@@ -209,7 +219,7 @@ pub(super) async fn get_reminder(
     core: &Core,
     request: GetActorReminderRequest,
 ) -> Result<GetActorReminderResponse, Status> {
-    open(&request.actor_type)?;
+    open(core, &request.actor_type)?;
     let reminder = core
         .actors
         .get_reminder(&request.actor_type, &request.actor_id, &request.name)
@@ -233,7 +243,7 @@ pub(super) async fn delete_reminder(
     core: &Core,
     request: UnregisterActorReminderRequest,
 ) -> Result<(), Status> {
-    open(&request.actor_type)?;
+    open(core, &request.actor_type)?;
     core.actors
         .delete_reminder(&request.actor_type, &request.actor_id, &request.name)
         .await

@@ -2,12 +2,13 @@
 
 use dapr_proto::dapr::proto::common::v1::InvokeResponse;
 use dapr_proto::dapr::proto::runtime::v1::InvokeServiceRequest;
-use dapr_sidecar_core::invoke::headers::metadata_name;
+use dapr_sidecar_core::invoke::headers::{encode_binaries, metadata_name};
 use dapr_sidecar_core::invoke::{self, Origin, Status};
 use dapr_sidecar_core::{body, rpc};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response};
 
@@ -16,6 +17,8 @@ use crate::services::Core;
 use crate::wire;
 
 const HTTP_STATUS: HeaderName = HeaderName::from_static("dapr-http-status");
+/// How the call itself ended stands in these trailers.
+const STATUS: [&str; 3] = ["grpc-message", "grpc-status", "grpc-status-details-bin"];
 /// Bytes of an application's error that callers see.
 const MAX_ERROR_MESSAGE: usize = 63;
 
@@ -69,11 +72,12 @@ async fn answer(
         .await
         .map_err(|error| tonic::Status::internal(error.to_string()))?
         .to_bytes();
+    let mut trailers = MetadataMap::new();
     let metadata = match response.status {
         Status::Http(status) => {
             let metadata = http_metadata(response.headers, status);
             if !status.is_success() {
-                return Err(http_error(status, &body, is_head, metadata));
+                return Ok(failed(http_error(status, &body, is_head), metadata));
             }
             metadata
         }
@@ -81,11 +85,11 @@ async fn answer(
             let mut metadata = response.headers;
             // What came as application metadata goes back; how it was framed was between others.
             metadata.remove(CONTENT_TYPE);
-            metadata.extend(response.trailers);
+            trailers = MetadataMap::from_headers(response.trailers);
             if status.code != rpc::Code::Ok {
                 let mut status = wire::to_tonic(status);
-                *status.metadata_mut() = MetadataMap::from_headers(metadata);
-                return Err(status);
+                *status.metadata_mut() = trailers;
+                return Ok(failed(status, metadata));
             }
             metadata
         }
@@ -99,11 +103,65 @@ async fn answer(
     };
     let mut answer = Response::new(message);
     *answer.metadata_mut() = MetadataMap::from_headers(metadata);
+    if !trailers.is_empty() {
+        answer.extensions_mut().insert(End::Trailers(trailers));
+    }
     Ok(answer)
 }
 
-/// An HTTP application's headers as metadata: registered names would mean something else there.
-fn http_metadata(headers: HeaderMap, status: StatusCode) -> HeaderMap {
+/// How an answer ends where tonic's unary calls cannot say it: a status after headers of its own, trailers. It travels in
+/// the extensions of the answer, see [`end`].
+#[derive(Clone)]
+enum End {
+    Trailers(MetadataMap),
+    Failed(tonic::Status),
+}
+
+fn failed(status: tonic::Status, metadata: HeaderMap) -> Response<InvokeResponse> {
+    let mut answer = Response::new(InvokeResponse::default());
+    *answer.metadata_mut() = MetadataMap::from_headers(metadata);
+    answer.extensions_mut().insert(End::Failed(status));
+    answer
+}
+
+/// Ends the answer to an invocation as it says.
+pub(super) fn end(
+    mut response: http::Response<tonic::body::Body>,
+) -> http::Response<tonic::body::Body> {
+    match response.extensions_mut().remove::<End>() {
+        None => response,
+        Some(End::Trailers(trailers)) => {
+            let mut trailers = trailers.into_headers();
+            for name in STATUS {
+                trailers.remove(name);
+            }
+            response.map(|body| {
+                let body = body.map_frame(move |frame| match frame.into_trailers() {
+                    Ok(mut own) => {
+                        own.extend(trailers.clone());
+                        Frame::trailers(own)
+                    }
+                    Err(frame) => frame,
+                });
+                tonic::body::Body::new(body)
+            })
+        }
+        Some(End::Failed(status)) => {
+            let mut trailers = HeaderMap::new();
+            if let Err(error) = status.add_header(&mut trailers) {
+                return error.into_http();
+            }
+            let frame = Ok::<_, tonic::Status>(Frame::trailers(trailers));
+            let body = StreamBody::new(futures::stream::iter([frame]));
+            response.map(|_| tonic::body::Body::new(body))
+        }
+    }
+}
+
+/// An HTTP application's headers as metadata: registered names would mean something else there, and what is called
+/// binary is base64.
+fn http_metadata(mut headers: HeaderMap, status: StatusCode) -> HeaderMap {
+    encode_binaries(&mut headers);
     let mut metadata = HeaderMap::with_capacity(headers.len() + 1);
     for (name, value) in &headers {
         metadata.append(metadata_name(name), value.clone());
@@ -112,12 +170,7 @@ fn http_metadata(headers: HeaderMap, status: StatusCode) -> HeaderMap {
     metadata
 }
 
-fn http_error(
-    status: StatusCode,
-    body: &[u8],
-    is_head: bool,
-    metadata: HeaderMap,
-) -> tonic::Status {
+fn http_error(status: StatusCode, body: &[u8], is_head: bool) -> tonic::Status {
     let text = status.canonical_reason().unwrap_or_default();
     let shown = if is_head {
         &[]
@@ -135,11 +188,9 @@ fn http_error(
         reason: text.to_owned(),
         metadata: Some(facts.map(|(key, value)| (key.to_owned(), value)).into()),
     };
-    let mut status = wire::to_tonic(rpc::Status {
+    wire::to_tonic(rpc::Status {
         code: invoke::status::to_grpc(status),
         message: text.to_owned(),
         details: vec![detail.to_rpc()],
-    });
-    *status.metadata_mut() = MetadataMap::from_headers(metadata);
-    status
+    })
 }

@@ -1,5 +1,7 @@
 //! Calls of services this sidecar does not have, forwarded byte by byte.
 
+mod resilient;
+
 use dapr_sidecar_core::body::Body;
 use dapr_sidecar_core::invoke::address::APP_ID_HEADER;
 use dapr_sidecar_core::invoke::{CallerId, Location};
@@ -10,6 +12,7 @@ use http::{Request, Response};
 use crate::http::API_TOKEN;
 use crate::services::Core;
 use crate::settings::Tracing;
+use resilient::Calls;
 
 const CALLEE: HeaderName = HeaderName::from_static("dapr-callee-app-id");
 const CALLER: HeaderName = HeaderName::from_static("dapr-caller-app-id");
@@ -56,6 +59,15 @@ pub(crate) async fn proxy(
             if let (Some(caller), Some(callee)) = (caller, callee) {
                 headers.insert(CALLER, caller);
                 headers.insert(CALLEE, callee);
+            }
+            if let Some(policy) = core.invoker.policy(&target, request.uri().path()) {
+                let target = target.as_str();
+                let calls = Calls {
+                    core,
+                    target,
+                    policy,
+                };
+                return calls.forward(location, request).await;
             }
         }
         // Forwarding once more could go round in circles.

@@ -248,7 +248,7 @@ impl Dapr for Service {
         &self,
         request: Request<UnregisterActorRemindersByTypeRequest>,
     ) -> Result<Response<UnregisterActorRemindersByTypeResponse>, Status> {
-        actors::open(&request.into_inner().actor_type)?;
+        actors::open(&self.core, &request.into_inner().actor_type)?;
         Err(self.no_reminder_lists())
     }
 
@@ -256,7 +256,7 @@ impl Dapr for Service {
         &self,
         request: Request<ListActorRemindersRequest>,
     ) -> Result<Response<ListActorRemindersResponse>, Status> {
-        actors::open(&request.into_inner().actor_type)?;
+        actors::open(&self.core, &request.into_inner().actor_type)?;
         Err(self.no_reminder_lists())
     }
 

@@ -103,27 +103,30 @@ pub(super) async fn get_bulk(
     })
 }
 
-/// The value: raw bytes, unless the item says it is JSON, which is stored compact.
-fn save_item(item: StateItem) -> Result<SaveItem, Status> {
-    let content_type = item.metadata.get("contentType").cloned();
-    let value = match content_type.as_deref() {
-        Some("application/json") => {
-            let text = std::str::from_utf8(&item.value)
-                .map_err(|error| Status::unknown(error.to_string()))?;
-            Value::Json(canonical_json(text).map_err(|error| Status::unknown(error.to_string()))?)
-        }
-        _ => Value::Binary(item.value),
-    };
+/// An item with its raw bytes.
+fn raw_item(item: StateItem) -> SaveItem {
     let (concurrency, consistency) = options(item.options);
-    Ok(SaveItem {
+    SaveItem {
         key: item.key,
-        value,
+        value: Value::Binary(item.value),
         etag: item.etag.map(|etag| etag.value),
         concurrency,
         consistency,
+        content_type: item.metadata.get("contentType").cloned(),
         metadata: map(item.metadata),
-        content_type,
-    })
+    }
+}
+
+/// An item to save: raw bytes, unless it says that it is JSON, which is stored compact.
+fn save_item(item: StateItem) -> Result<SaveItem, Status> {
+    let mut item = raw_item(item);
+    if item.content_type.as_deref() == Some("application/json") {
+        let text = std::str::from_utf8(item.value.bytes())
+            .map_err(|error| Status::unknown(error.to_string()))?;
+        let json = canonical_json(text).map_err(|error| Status::unknown(error.to_string()))?;
+        item.value = Value::Json(json);
+    }
+    Ok(item)
 }
 
 fn delete_item(item: StateItem) -> DeleteItem {
@@ -203,7 +206,8 @@ pub(super) async fn transact(
         .map(|operation| {
             let item = operation.request.unwrap_or_default();
             match operation.operation_type.as_str() {
-                "upsert" => save_item(item).map(Operation::Upsert),
+                // Other than in a save, nothing is read into the bytes.
+                "upsert" => Ok(Operation::Upsert(raw_item(item))),
                 "delete" => Ok(Operation::Delete(delete_item(item))),
                 other => Err(error::unsupported_operation(other).into()),
             }

@@ -1,7 +1,8 @@
 //! Building blocks without a component: the checks upstream makes first, then its "not configured".
 
 use dapr_sidecar_core::actors::{self, Phase};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::path::decode;
@@ -49,8 +50,27 @@ pub(crate) fn missing_binding(name: &str, operation: &str) -> ApiError {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Lock {
-    #[serde(rename = "expiryInSeconds", alias = "expiry_in_seconds")]
+    #[serde(
+        rename = "expiryInSeconds",
+        alias = "expiry_in_seconds",
+        deserialize_with = "integer"
+    )]
     expiry_in_seconds: i32,
+}
+
+/// An integer as protobuf JSON has it: a number, or the text of one.
+fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Integer {
+        Number(i32),
+        Text(String),
+    }
+    match Option::deserialize(deserializer)? {
+        Some(Integer::Number(number)) => Ok(number),
+        Some(Integer::Text(text)) => text.parse().map_err(D::Error::custom),
+        None => Ok(0),
+    }
 }
 
 pub(super) async fn try_lock(mut call: Call<'_>, store: &str) -> Handled {

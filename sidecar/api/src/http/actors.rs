@@ -7,11 +7,11 @@ use dapr_sidecar_core::actors::{
     self, API_CALL_HEADER, Phase, RESERVED_PREFIX, Reminder, StateOperation, Timer,
 };
 use dapr_sidecar_core::body::{self, Body};
-use dapr_sidecar_core::state::canonical_json;
-use serde::{Deserialize, Serialize};
+use dapr_sidecar_core::fields::Fields;
+use dapr_sidecar_core::state::canonical_value;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
 use super::path::decode;
 use super::{Call, Handled, Refused, add_metadata, json, no_content};
 use crate::error::{self, ApiError, Surface};
@@ -22,12 +22,16 @@ fn failed(error: actors::Error) -> Refused {
 
 /// Type and id of a route whose types the workflow engine keeps for itself.
 fn open<'a>(
+    call: &Call<'_>,
     kind: &'a str,
     id: &'a str,
 ) -> Result<(std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>), Refused> {
     let (kind, id) = (decode(kind)?, decode(id)?);
     if kind.starts_with(RESERVED_PREFIX) {
-        return Err(failed(actors::Error::Reserved(kind.into_owned())));
+        return Err(failed(match call.core.actors.status().phase {
+            Phase::Disabled => actors::Error::NoPlacement,
+            Phase::Initializing | Phase::Running => actors::Error::Reserved(kind.into_owned()),
+        }));
     }
     Ok((kind, id))
 }
@@ -50,6 +54,7 @@ pub(super) async fn invoke(mut call: Call<'_>, kind: &str, id: &str, method: &st
             method: method.into_owned(),
             query: call.query.0.to_owned(),
             headers,
+            spelling: actors::Spelling::default(),
             body,
         })
         .await
@@ -73,7 +78,7 @@ fn reply_response(reply: actors::Reply) -> Response<Body> {
 }
 
 pub(super) async fn transact(mut call: Call<'_>, kind: &str, id: &str) -> Handled {
-    let (kind, id) = open(kind, id)?;
+    let (kind, id) = open(&call, kind, id)?;
     let body = call.read_or_malformed().await?;
     let entries: Option<Vec<Fields<'_>>> =
         serde_json::from_slice(&body).map_err(error::malformed)?;
@@ -114,7 +119,7 @@ fn state_operation(entry: &Fields<'_>) -> Result<StateOperation, ApiError> {
     if operation == "delete" {
         return Ok(StateOperation::Delete { key, etag });
     }
-    let value = canonical_json(request.raw("value").map_or("null", RawValue::get));
+    let value = canonical_value(request.raw("value").map_or("null", RawValue::get));
     Ok(StateOperation::Upsert {
         key,
         value: value.map_err(error::malformed)?,
@@ -124,7 +129,7 @@ fn state_operation(entry: &Fields<'_>) -> Result<StateOperation, ApiError> {
 }
 
 pub(super) async fn get_state(call: Call<'_>, kind: &str, id: &str, key: &str) -> Handled {
-    let (kind, id) = open(kind, id)?;
+    let (kind, id) = open(&call, kind, id)?;
     let key = decode(key)?;
     let found = call
         .core
@@ -140,35 +145,34 @@ pub(super) async fn get_state(call: Call<'_>, kind: &str, id: &str, key: &str) -
     Ok(response)
 }
 
-/// The body of a registration. `null` counts as absent everywhere.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Registration<'a> {
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-    #[serde(default)]
-    due_time: Option<String>,
-    #[serde(default)]
-    period: Option<String>,
-    #[serde(default)]
-    ttl: Option<String>,
-    #[serde(default)]
-    callback: Option<String>,
-    #[serde(default)]
+/// The body of a registration.
+#[derive(Debug, Default)]
+struct Registration {
+    data: Bytes,
+    due_time: String,
+    period: String,
+    ttl: String,
+    callback: String,
     overwrite: Option<bool>,
 }
 
-fn registration(body: &Bytes) -> Result<Registration<'_>, ApiError> {
+fn registration(body: &Bytes) -> Result<Registration, ApiError> {
     if body.is_empty() {
         return Ok(Registration::default());
     }
-    serde_json::from_slice(body).map_err(error::malformed)
-}
-
-fn data_bytes(data: Option<&RawValue>) -> Bytes {
-    data.map_or_else(Bytes::new, |data| {
-        Bytes::copy_from_slice(data.get().as_bytes())
-    })
+    let read = || -> Result<_, serde_json::Error> {
+        let fields: Fields<'_> = serde_json::from_slice(body)?;
+        let data = fields.raw("data").map(|data| data.get().as_bytes());
+        Ok(Registration {
+            data: data.map_or_else(Bytes::new, Bytes::copy_from_slice),
+            due_time: fields.get("dueTime")?,
+            period: fields.get("period")?,
+            ttl: fields.get("ttl")?,
+            callback: fields.get("callback")?,
+            overwrite: fields.borrowed("overwrite")?,
+        })
+    };
+    read().map_err(error::malformed)
 }
 
 pub(super) async fn create_reminder(
@@ -177,7 +181,7 @@ pub(super) async fn create_reminder(
     id: &str,
     name: &str,
 ) -> Handled {
-    let (kind, id) = open(kind, id)?;
+    let (kind, id) = open(&call, kind, id)?;
     let name = decode(name)?;
     let body = call.read_or_malformed().await?;
     let given = registration(&body)?;
@@ -185,10 +189,10 @@ pub(super) async fn create_reminder(
         actor_type: kind.into_owned(),
         actor_id: id.into_owned(),
         name: name.into_owned(),
-        due_time: given.due_time.unwrap_or_default(),
-        period: given.period.unwrap_or_default(),
-        ttl: given.ttl.unwrap_or_default(),
-        data: data_bytes(given.data),
+        due_time: given.due_time,
+        period: given.period,
+        ttl: given.ttl,
+        data: given.data,
         overwrite: given.overwrite.unwrap_or(true),
     };
     call.core
@@ -217,7 +221,7 @@ struct ReminderJson<'a> {
 }
 
 pub(super) async fn get_reminder(call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
-    let (kind, id) = open(kind, id)?;
+    let (kind, id) = open(&call, kind, id)?;
     let name = decode(name)?;
     let reminder = call
         .core
@@ -237,7 +241,7 @@ pub(super) async fn get_reminder(call: Call<'_>, kind: &str, id: &str, name: &st
 }
 
 pub(super) async fn delete_reminder(call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
-    let (kind, id) = open(kind, id)?;
+    let (kind, id) = open(&call, kind, id)?;
     let name = decode(name)?;
     call.core
         .actors
@@ -248,7 +252,7 @@ pub(super) async fn delete_reminder(call: Call<'_>, kind: &str, id: &str, name: 
 }
 
 pub(super) async fn create_timer(mut call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
-    let (kind, id) = open(kind, id)?;
+    let (kind, id) = open(&call, kind, id)?;
     let name = decode(name)?;
     let body = call.read_or_malformed().await?;
     let given = registration(&body)?;
@@ -256,18 +260,18 @@ pub(super) async fn create_timer(mut call: Call<'_>, kind: &str, id: &str, name:
         actor_type: kind.into_owned(),
         actor_id: id.into_owned(),
         name: name.into_owned(),
-        due_time: given.due_time.unwrap_or_default(),
-        period: given.period.unwrap_or_default(),
-        ttl: given.ttl.unwrap_or_default(),
-        callback: given.callback.unwrap_or_default(),
-        data: data_bytes(given.data),
+        due_time: given.due_time,
+        period: given.period,
+        ttl: given.ttl,
+        callback: given.callback,
+        data: given.data,
     };
     call.core.actors.create_timer(timer).await.map_err(failed)?;
     Ok(no_content())
 }
 
 pub(super) async fn delete_timer(call: Call<'_>, kind: &str, id: &str, name: &str) -> Handled {
-    let (kind, id) = open(kind, id)?;
+    let (kind, id) = open(&call, kind, id)?;
     let name = decode(name)?;
     call.core
         .actors

@@ -27,6 +27,8 @@ pub(super) struct Record {
     pub(super) target: Option<String>,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) read: Read,
+    /// What stands before the log in upstream's order answers without it.
+    pub(super) is_logged: bool,
     pub(super) core: Arc<Core>,
 }
 
@@ -76,7 +78,7 @@ impl Record {
                 elapsed,
             });
         }
-        if let Some(logging) = self.core.settings.api_logging {
+        if let Some(logging) = self.core.settings.api_logging.filter(|_| self.is_logged) {
             log::http(
                 logging,
                 &log::HttpLine {

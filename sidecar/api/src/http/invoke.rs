@@ -4,7 +4,8 @@ use ::http::header::{
     ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
 };
 use ::http::{Method, Response, Uri};
-use dapr_sidecar_core::body::{self, Body};
+use dapr_sidecar_core::app;
+use dapr_sidecar_core::body::{self, Body, BoxError};
 use dapr_sidecar_core::invoke::address::{self, APP_ID_HEADER};
 use dapr_sidecar_core::invoke::headers::from_app_response;
 use dapr_sidecar_core::invoke::{self, Origin, Status};
@@ -70,7 +71,10 @@ pub(super) async fn invoke(
                 event_headers(response.headers_mut(), http1);
                 Ok(response)
             } else {
-                Ok(sniffed(response).await)
+                sniffed(response).await.map_err(|error| {
+                    let error = invoke::Error::App(app::Error::Transport(error.to_string()));
+                    error::invoke(&target, &error).into()
+                })
             }
         }
         Err(error) => Err(error::invoke(&target, &error).into()),
@@ -104,14 +108,15 @@ fn answer(response: invoke::Response) -> Response<Body> {
     answer
 }
 
-/// Names the content type of an answer that has none, as upstream's server does from the first bytes.
-async fn sniffed(mut response: Response<Body>) -> Response<Body> {
+/// Names the content type of an answer that has none, as upstream's server does from the first bytes. Fails with what
+/// kept them from coming: nothing is sent by then, so that the caller can still be told.
+async fn sniffed(mut response: Response<Body>) -> Result<Response<Body>, BoxError> {
     let known = response.headers().contains_key(CONTENT_TYPE) || response.body().is_end_stream();
     if known {
-        return response;
+        return Ok(response);
     }
-    let Some(Ok(frame)) = response.body_mut().frame().await else {
-        return response;
+    let Some(frame) = response.body_mut().frame().await.transpose()? else {
+        return Ok(response);
     };
     if let Some(kind) = frame.data_ref().and_then(|data| sniff::content_type(data)) {
         let kind = HeaderValue::from_static(kind);
@@ -120,13 +125,13 @@ async fn sniffed(mut response: Response<Body>) -> Response<Body> {
     if response.body().is_end_stream() {
         // The usual small answer stays one with a known length.
         let data = frame.into_data().unwrap_or_default();
-        return response.map(|_| body::full(data));
+        return Ok(response.map(|_| body::full(data)));
     }
     let first = futures::stream::once(async move { Ok(frame) });
-    response.map(|rest| {
+    Ok(response.map(|rest| {
         let rest = BodyStream::new(rest);
         StreamBody::new(first.chain(rest)).boxed_unsync()
-    })
+    }))
 }
 
 /// Server-sent events of another sidecar's application are announced as such, whatever it said.

@@ -6,12 +6,12 @@ use ::http::{HeaderName, HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use dapr_sidecar_core::fields::Fields;
 use dapr_sidecar_core::pubsub::{BulkEntry, BulkPublishError, PublishError, PublishRequest, Trace};
 use dapr_sidecar_core::state::canonical_json;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
 use super::path::decode;
 use super::{Call, Handled, json, no_content};
 use crate::error::{self, BulkBody, Surface};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ::http::{Request, Response};
 use async_trait::async_trait;
+use dapr_kit::connection::{self, Limits, Received};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,8 +22,11 @@ use tokio_util::sync::CancellationToken;
 use super::{AnswerBody, public};
 use crate::services::Core;
 
-/// How long a client may take to send its request head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send its request head. Connections are kept for as long as the client keeps them.
+const LIMITS: Limits = Limits {
+    head: Duration::from_secs(10),
+    idle: None,
+};
 /// The pause after an accept that failed for lack of file descriptors, which would otherwise spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// hyper's own bounds stand above ours, which is told with upstream's text. Its buffer also holds pieces of
@@ -80,11 +84,7 @@ fn builder(core: &Core, h2c: bool) -> Builder<TokioExecutor> {
     if !h2c {
         builder = builder.http1_only();
     }
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(head);
+    builder.http1().max_buf_size(head);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -100,7 +100,7 @@ async fn run<L, A, F>(
     token: CancellationToken,
 ) where
     L: Listener,
-    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    A: Fn(Request<Received<Incoming>>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<AnswerBody>> + Send + 'static,
 {
     let builder = Arc::new(builder);
@@ -139,12 +139,14 @@ async fn connection<I, A, F>(
     token: CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Fn(Request<Incoming>) -> F,
+    A: Fn(Request<Received<Incoming>>) -> F,
     F: Future<Output = Response<AnswerBody>> + Send + 'static,
 {
+    let (io, exchanges) = connection::watch(io, LIMITS);
     let service = service_fn(|request| {
-        let answered = answer(request);
-        async move { Ok::<_, Infallible>(answered.await) }
+        let answered = answer(exchanges.request(request));
+        let exchanges = exchanges.clone();
+        async move { Ok::<_, Infallible>(exchanges.response(answered.await)) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let result = tokio::select! {

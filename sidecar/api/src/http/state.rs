@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use ::http::header::{ETAG, HeaderValue, IF_MATCH};
 use bytes::Bytes;
 use dapr_components_core::state::Feature;
+use dapr_sidecar_core::fields::Fields;
 use dapr_sidecar_core::state::{
     self, BulkItem, DeleteItem, Operation, SaveItem, Value, canonical_json,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
 use super::path::decode;
 use super::{Call, Handled, add_metadata, json, no_content};
 use crate::error::{self, ApiError, Surface};
@@ -33,9 +33,16 @@ pub(super) async fn get(call: Call<'_>, store: &str, key: &str) -> Handled {
         .get(&store, &key, &consistency, call.query.metadata())
         .await
         .map_err(|error| error::state(error, surface(&call)))?;
-    let Some(item) = found.filter(|item| !item.data.is_empty()) else {
+    let Some(item) = found else {
         return Ok(no_content());
     };
+    if item.data.is_empty() {
+        let store = call.core.stores.store(&store);
+        let store = store.map_err(|error| error::state(error, surface(&call)))?;
+        if !store.inner.has_empty_values() {
+            return Ok(no_content());
+        }
+    }
     let mut response = json(item.data);
     let headers = response.headers_mut();
     if let Some(etag) = item.etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {

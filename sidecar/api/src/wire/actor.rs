@@ -6,7 +6,8 @@ use dapr_proto::dapr::proto::common::v1::{HttpExtension, InvokeRequest, InvokeRe
 use dapr_proto::dapr::proto::internals::v1::{
     Actor, ApiVersion, InternalInvokeRequest, InternalInvokeResponse, Reminder,
 };
-use dapr_sidecar_core::actors::{Call, Reply};
+use dapr_sidecar_core::actors::{Call, Reply, Spelling};
+use dapr_sidecar_core::invoke::headers::canonical;
 use dapr_sidecar_core::invoke::{Origin, Status};
 use dapr_sidecar_core::peer::ReminderCall;
 use dapr_sidecar_core::rpc::{self, Code};
@@ -18,9 +19,15 @@ use super::response::{internal_status, status_from};
 
 /// A call of an actor method as an internal message.
 pub fn internal_actor_request(call: Call) -> InternalInvokeRequest {
+    let mut metadata = to_metadata(&call.headers, Origin::Http);
+    for (name, key) in call.spelling.iter() {
+        if let Some(values) = metadata.remove(&canonical(name)) {
+            metadata.insert(key.to_owned(), values);
+        }
+    }
     InternalInvokeRequest {
         ver: ApiVersion::V1 as i32,
-        metadata: to_metadata(&call.headers, Origin::Http),
+        metadata,
         message: Some(InvokeRequest {
             method: call.method,
             data: Some(prost_types::Any {
@@ -49,7 +56,11 @@ pub fn actor_call(request: InternalInvokeRequest) -> Result<Call, rpc::Status> {
     let actor = request
         .actor
         .ok_or_else(|| invalid("parsing InternalInvokeRequest error: field Actor is nil"))?;
-    let mut headers = from_metadata(request.metadata);
+    let mut spelling = Spelling::default();
+    for key in request.metadata.keys() {
+        spelling.keep(key);
+    }
+    let mut headers = from_metadata(request.metadata, Origin::Http);
     set_content_type(&mut headers, message.content_type);
     Ok(Call {
         actor_type: actor.actor_type,
@@ -57,6 +68,7 @@ pub fn actor_call(request: InternalInvokeRequest) -> Result<Call, rpc::Status> {
         method: message.method,
         query: message.http_extension.unwrap_or_default().querystring,
         headers,
+        spelling,
         body: Bytes::from(message.data.unwrap_or_default().value),
     })
 }
@@ -85,7 +97,7 @@ pub fn actor_reply(response: InternalInvokeResponse) -> Result<Reply, rpc::Statu
         Status::Grpc(status) => return Err(status),
     };
     let message = response.message.unwrap_or_default();
-    let mut headers = from_metadata(response.headers);
+    let mut headers = from_metadata(response.headers, Origin::Http);
     set_content_type(&mut headers, message.content_type);
     Ok(Reply {
         status,

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dapr_proto::dapr::proto::internals::v1::ListStringValue;
 use dapr_sidecar_core::invoke::Origin;
-use dapr_sidecar_core::invoke::headers::canonical;
+use dapr_sidecar_core::invoke::headers::{AUTHORITY, canonical};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// Internal metadata: a map of texts.
@@ -25,6 +25,7 @@ pub fn to_metadata(headers: &HeaderMap, origin: Origin) -> Metadata {
             .collect();
         let key = match origin {
             Origin::Http => canonical(name.as_str()),
+            Origin::Grpc if *name == AUTHORITY => ":authority".to_owned(),
             Origin::Grpc => name.as_str().to_owned(),
         };
         metadata.insert(key, ListStringValue { values });
@@ -32,16 +33,18 @@ pub fn to_metadata(headers: &HeaderMap, origin: Origin) -> Metadata {
     metadata
 }
 
-/// Internal metadata as headers. What is no legal header is left out, for nobody could be sent it.
-pub fn from_metadata(metadata: Metadata) -> HeaderMap {
+/// Internal metadata as headers: of HTTP with the text of every value, of gRPC with the values of `-bin` keys in base64.
+/// What is no legal header is left out, for nobody could be sent it.
+pub fn from_metadata(metadata: Metadata, origin: Origin) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(metadata.len());
     for (key, list) in metadata {
         let Some(name) = header_name(&key) else {
             continue;
         };
-        // Only keys in lower case come from gRPC and are base64 already; an HTTP header that merely ends
-        // like one holds its raw text, and headers here have lost the case that tells them apart.
-        let raw_bin = name.as_str().ends_with("-bin") && !key.ends_with("-bin");
+        // Only keys in lower case are base64 already; a key that merely ends like one holds its raw text, and
+        // headers here have lost the case that tells them apart.
+        let raw_bin =
+            origin == Origin::Grpc && name.as_str().ends_with("-bin") && !key.ends_with("-bin");
         for value in list.values {
             let value = if raw_bin {
                 STANDARD.encode(value)
@@ -59,7 +62,7 @@ pub fn from_metadata(metadata: Metadata) -> HeaderMap {
 /// The pseudo headers of a gRPC caller, which no application could be sent, get the prefix applications see.
 fn header_name(key: &str) -> Option<HeaderName> {
     match key {
-        ":authority" => Some(HeaderName::from_static("dapr-authority")),
+        ":authority" => Some(AUTHORITY),
         ":method" => Some(HeaderName::from_static("dapr-method")),
         ":path" => Some(HeaderName::from_static("dapr-path")),
         ":scheme" => Some(HeaderName::from_static("dapr-scheme")),
@@ -101,17 +104,20 @@ mod tests {
         let metadata = to_metadata(&given, Origin::Http);
         assert_eq!(metadata["Content-Type"].values, ["a"]);
         assert_eq!(metadata["X-B"].values, ["1", "2"]);
-        assert_eq!(from_metadata(metadata), given);
+        assert_eq!(from_metadata(metadata, Origin::Http), given);
     }
 
     #[test]
     fn binary_values_are_padded_for_grpc_and_raw_for_http() {
         let grpc = to_metadata(&headers(&[("k-bin", "AAA")]), Origin::Grpc);
         assert_eq!(grpc["k-bin"].values, ["AAA="]);
-        assert_eq!(from_metadata(grpc)["k-bin"], "AAA=");
+        assert_eq!(from_metadata(grpc, Origin::Grpc)["k-bin"], "AAA=");
         let http = to_metadata(&headers(&[("foo-bin", "AAA=")]), Origin::Http);
         assert_eq!(http["Foo-Bin"].values, ["AAA="]);
-        assert_eq!(from_metadata(http)["foo-bin"], STANDARD.encode("AAA="));
+        // It is the edge to gRPC that makes base64 of it, once.
+        assert_eq!(from_metadata(http.clone(), Origin::Http)["foo-bin"], "AAA=");
+        let mixed = from_metadata(http, Origin::Grpc);
+        assert_eq!(mixed["foo-bin"], STANDARD.encode("AAA="));
     }
 
     #[test]
@@ -120,7 +126,10 @@ mod tests {
             values: vec!["host".to_owned()],
         };
         let metadata = Metadata::from([(":authority".to_owned(), list)]);
-        assert_eq!(from_metadata(metadata)["dapr-authority"], "host");
+        let headers = from_metadata(metadata, Origin::Grpc);
+        assert_eq!(headers["dapr-authority"], "host");
+        let metadata = to_metadata(&headers, Origin::Grpc);
+        assert_eq!(metadata[":authority"].values, ["host"]);
     }
 
     #[test]
@@ -132,6 +141,6 @@ mod tests {
         metadata.insert(":status".to_owned(), list("x"));
         metadata.insert("a b".to_owned(), list("x"));
         metadata.insert("ok".to_owned(), list("bad\nvalue"));
-        assert!(from_metadata(metadata).is_empty());
+        assert!(from_metadata(metadata, Origin::Http).is_empty());
     }
 }

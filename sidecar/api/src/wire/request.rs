@@ -133,7 +133,7 @@ where
 /// Everything but the body, and the data that came with the message.
 fn split(metadata: Metadata, message: InvokeRequest) -> (Request, Bytes) {
     let origin = origin(&metadata);
-    let mut headers = from_metadata(metadata);
+    let mut headers = from_metadata(metadata, origin);
     set_content_type(&mut headers, message.content_type);
     let extension = message.http_extension.unwrap_or_default();
     let data = message.data.unwrap_or_default();

@@ -65,12 +65,17 @@ pub fn status_from(status: InternalStatus) -> Status {
     })
 }
 
-/// Splits an answer into its leading message, which has no data, and its body.
-pub fn internal_response(response: Response) -> (InternalInvokeResponse, Body) {
-    let origin = match response.status {
+/// What the application speaks.
+fn origin(status: &Status) -> Origin {
+    match status {
         Status::Http(_) => Origin::Http,
         Status::Grpc(_) => Origin::Grpc,
-    };
+    }
+}
+
+/// Splits an answer into its leading message, which has no data, and its body.
+pub fn internal_response(response: Response) -> (InternalInvokeResponse, Body) {
+    let origin = origin(&response.status);
     let message = InvokeResponse {
         data: (!response.type_url.is_empty()).then(|| prost_types::Any {
             type_url: response.type_url,
@@ -125,14 +130,16 @@ fn split(response: InternalInvokeResponse) -> Result<(Response, Bytes), rpc::Sta
     let Some(status) = response.status else {
         return Err(rpc::Status::new(Code::Internal, NO_LEADING_RESPONSE));
     };
+    let status = status_from(status);
+    let origin = origin(&status);
     let message = response.message.unwrap_or_default();
-    let mut headers = from_metadata(response.headers);
+    let mut headers = from_metadata(response.headers, origin);
     set_content_type(&mut headers, message.content_type);
     let data = message.data.unwrap_or_default();
     let response = Response {
-        status: status_from(status),
+        status,
         headers,
-        trailers: from_metadata(response.trailers),
+        trailers: from_metadata(response.trailers, origin),
         type_url: data.type_url,
         body: body::empty(),
         is_untouched: false,

@@ -335,15 +335,21 @@ fn a_slow_answer_sends_its_head_first() {
 fn actor_messages_round_trip() {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("application/json"));
+    headers.insert("foo-bar", HeaderValue::from_static("1"));
+    let mut spelling = dapr_sidecar_core::actors::Spelling::default();
+    spelling.keep("foo-BAR");
     let call = dapr_sidecar_core::actors::Call {
         actor_type: "T".to_owned(),
         actor_id: "1".to_owned(),
         method: "m".to_owned(),
         query: "q".to_owned(),
         headers,
+        spelling,
         body: Bytes::from_static(b"{}"),
     };
-    let received = actor_call(internal_actor_request(call.clone())).expect("well formed");
+    let sent = internal_actor_request(call.clone());
+    assert_eq!(sent.metadata["foo-BAR"].values, ["1"]);
+    let received = actor_call(sent).expect("well formed");
     assert_eq!(
         (
             received.actor_type,
@@ -354,6 +360,7 @@ fn actor_messages_round_trip() {
         (call.actor_type, call.method, call.query, call.body)
     );
     assert_eq!(received.headers, call.headers);
+    assert_eq!(received.spelling, call.spelling);
     let status = actor_call(InternalInvokeRequest::default()).expect_err("empty");
     assert_eq!(status.code, Code::InvalidArgument);
     let reminder = dapr_sidecar_core::peer::ReminderCall {

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dapr_components_core::name_resolution::{ResolveRequest, Resolver};
 use dapr_components_core::secret_store::{self, Secret, SecretStore};
+use dapr_components_core::state::{self, StateStore};
 use dapr_components_core::{Error as ComponentError, ErrorKind, Metadata as ComponentMetadata};
-use dapr_components_in_memory::{pubsub::Bus, state::Store};
+use dapr_components_in_memory::pubsub::Bus;
+use dapr_components_in_memory::state::Store;
 use dapr_proto::dapr::proto::runtime::v1::subscribe_actor_events_request_alpha1::RequestType;
 use dapr_proto::dapr::proto::runtime::v1::subscribe_actor_events_response_alpha1::ResponseType as CallType;
 use dapr_proto::dapr::proto::runtime::v1::{
@@ -23,7 +25,7 @@ use dapr_sidecar_api::services::{
 use dapr_sidecar_api::settings::Settings;
 use dapr_sidecar_core::actors::{self, Actors, Phase, RuntimeStatus};
 use dapr_sidecar_core::app::{self, AppChannel, Event, EventOutcome, Protocol};
-use dapr_sidecar_core::body::{self, Body};
+use dapr_sidecar_core::body::{self, Body, BoxError};
 use dapr_sidecar_core::invoke::{self, Invoker, InvokerSettings, Location, Status};
 use dapr_sidecar_core::metadata::{AppConnection, Component, Metadata, Snapshot};
 use dapr_sidecar_core::peer::{Failure, Peers, ReminderCall, Target};
@@ -35,7 +37,8 @@ use dapr_sidecar_core::state::Stores;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
@@ -47,9 +50,10 @@ pub(crate) struct World {
     pub(crate) health: Arc<Health>,
     pub(crate) shutdowns: Arc<Shutdowns>,
     pub(crate) registry: Registry,
+    pub(crate) resiliency: Arc<Resiliency>,
 }
 
-/// The outside in its usual state, with one state store `store` and one pub/sub `pubsub`.
+/// The outside in its usual state, with the state stores `store` and `disk` and one pub/sub `pubsub`.
 pub(crate) fn world() -> World {
     build(Settings::default(), Components::Some, Phase::Running)
 }
@@ -105,6 +109,28 @@ impl SecretStore for Vault {
     }
 }
 
+/// A store that keeps empty values, as those that write to a disk do.
+struct Disk(Store);
+
+#[async_trait]
+impl StateStore for Disk {
+    fn features(&self) -> &[state::Feature] {
+        self.0.features()
+    }
+
+    async fn get(&self, request: state::GetRequest) -> Result<Option<state::Item>, ComponentError> {
+        self.0.get(request).await
+    }
+
+    async fn set(&self, request: state::SetRequest) -> Result<(), ComponentError> {
+        self.0.set(request).await
+    }
+
+    async fn delete(&self, request: state::DeleteRequest) -> Result<(), ComponentError> {
+        self.0.delete(request).await
+    }
+}
+
 pub(crate) fn build(settings: Settings, components: Components, phase: Phase) -> World {
     let registry = Registry::new();
     let metrics = ApiMetrics::new(&registry, "app", "ns", MetricsSettings::default());
@@ -128,6 +154,9 @@ pub(crate) fn build(settings: Settings, components: Components, phase: Phase) ->
         stores
             .add(&component("store", &[]), Arc::new(Store::open()))
             .expect("loads");
+        stores
+            .add(&component("disk", &[]), Arc::new(Disk(Store::open())))
+            .expect("loads");
         let scopes = [("protectedTopics", "secret")];
         drop(pubsubs.add(&component("pubsub", &scopes), Arc::new(Bus::default())));
     }
@@ -140,7 +169,7 @@ pub(crate) fn build(settings: Settings, components: Components, phase: Phase) ->
         max_replay: 4 << 20,
         peers: Arc::new(NoPeers),
         external: Arc::new(NoPeers),
-        resiliency,
+        resiliency: Arc::clone(&resiliency),
         metrics: metrics.clone(),
     }));
     invoker.set_app(Some(Arc::new(App)));
@@ -172,6 +201,7 @@ pub(crate) fn build(settings: Settings, components: Components, phase: Phase) ->
         health,
         shutdowns,
         registry,
+        resiliency,
     }
 }
 
@@ -182,7 +212,8 @@ fn component(name: &str, properties: &[(&str, &str)]) -> ComponentMetadata {
     ComponentMetadata::new(name, "test.in-memory", "v1", properties).expect("no duplicates")
 }
 
-/// An application: `echo` gives back what it got, `teapot` refuses, `fail` does not answer, `status` speaks gRPC.
+/// An application: `echo` gives back what it got, `teapot` refuses, `fail` does not answer, `break` stops within its
+/// answer, `status` and `trailers` speak gRPC.
 struct App;
 
 #[async_trait]
@@ -199,7 +230,8 @@ impl AppChannel for App {
             .to_owned();
         let mut headers = HeaderMap::new();
         for (name, value) in &request.headers {
-            if name.as_str().starts_with("x-") || name == "content-type" || name == "host" {
+            let shown = ["content-type", "host", "dapr-authority"];
+            if name.as_str().starts_with("x-") || shown.contains(&name.as_str()) {
                 headers.insert(name.clone(), value.clone());
             }
         }
@@ -223,15 +255,26 @@ impl AppChannel for App {
                 Status::Grpc(rpc::Status::new(Code::NotFound, "no such order")),
                 Bytes::new(),
             ),
+            "trailers" => (Status::Grpc(rpc::Status::new(Code::Ok, "")), body),
             "fail" => return Err(app::Error::Transport("EOF".to_owned())),
             _ => (Status::Http(StatusCode::OK), body),
         };
+        let body = if request.method == "break" {
+            let error = Err::<Frame<Bytes>, BoxError>("unexpected EOF".into());
+            StreamBody::new(futures::stream::iter([error])).boxed_unsync()
+        } else {
+            body::full(body)
+        };
+        let mut trailers = HeaderMap::new();
+        if matches!(status, Status::Grpc(_)) {
+            trailers.insert("x-trailer", HeaderValue::from_static("last"));
+        }
         Ok(invoke::Response {
             status,
             headers,
-            trailers: HeaderMap::new(),
+            trailers,
             type_url: String::new(),
-            body: body::full(body),
+            body,
             is_untouched: false,
         })
     }
@@ -325,6 +368,16 @@ impl Actors for FakeActors {
                 Code::FailedPrecondition,
                 text,
             )));
+        }
+        if call.method == "spelling" {
+            let keys = call.headers.keys();
+            let mut keys: Vec<_> = keys.map(|name| call.spelling.of(name.as_str())).collect();
+            keys.sort();
+            return Ok(actors::Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: keys.join(" ").into(),
+            });
         }
         let mut headers = HeaderMap::new();
         let seen = format!(
@@ -547,6 +600,10 @@ impl Proxy for EchoProxy {
             }
         }
         Ok(response)
+    }
+
+    async fn reach(&self, _: &Location) -> Result<(), rpc::Status> {
+        Ok(())
     }
 }
 

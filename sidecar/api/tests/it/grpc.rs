@@ -13,6 +13,7 @@ use dapr_sidecar_api::grpc::{self, GrpcApi};
 use dapr_sidecar_api::services::ShutdownKind;
 use dapr_sidecar_api::settings::{ApiRule, ApiRules, Settings, Tracing};
 use dapr_sidecar_core::actors::Phase;
+use http::HeaderMap;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -182,6 +183,19 @@ async fn state() {
             .data,
         ""
     );
+    // A transaction takes bytes as they are, whatever the item calls them.
+    let mut as_given = operation("upsert", "raw");
+    if let Some(request) = &mut as_given.request {
+        request.value = Bytes::from_static(b"{\"a\": ");
+        let json = ("contentType".to_owned(), "application/json".to_owned());
+        request.metadata = [json].into();
+    }
+    client
+        .execute_state_transaction(transaction(vec![as_given]))
+        .await
+        .expect("runs");
+    let found = client.get_state(get("store", "raw")).await;
+    assert_eq!(found.expect("gets").into_inner().data, "{\"a\": ");
     let status = client
         .execute_state_transaction(transaction(vec![operation("move", "t")]))
         .await;
@@ -302,6 +316,58 @@ async fn invocation() {
             .code(),
         Code::InvalidArgument
     );
+}
+
+/// Calls `InvokeService` below tonic, which mixes headers and trailers.
+async fn frames(world: &World, method: &str) -> (HeaderMap, usize, HeaderMap) {
+    let message = invoke("app", method, Verb::Get).encode_to_vec();
+    let length = u32::try_from(message.len()).expect("short");
+    let body = [&[0], &length.to_be_bytes()[..], &message].concat();
+    let request =
+        http::Request::post("http://sidecar:50001/dapr.proto.runtime.v1.Dapr/InvokeService")
+            .header("content-type", "application/grpc")
+            .header("x-raw-bin", "AAA")
+            .body(Full::new(Bytes::from(body)))
+            .expect("a request");
+    let response = grpc::service(Arc::clone(&world.core)).oneshot(request);
+    let response = response.await.unwrap_or_else(|never| match never {});
+    let headers = response.headers().clone();
+    let body = response.into_body().collect().await.expect("ends");
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    (headers, body.to_bytes().len(), trailers)
+}
+
+#[tokio::test]
+async fn headers_and_trailers_of_applications_stay_apart() {
+    let world = world();
+    let (headers, length, trailers) = frames(&world, "trailers").await;
+    assert_eq!(headers["x-seen"], "GET trailers q=1");
+    assert!(!headers.contains_key("x-trailer") && length > 0);
+    assert_eq!(trailers["x-trailer"], "last");
+    assert_eq!(trailers["grpc-status"], "0");
+    assert!(!trailers.contains_key("x-seen"));
+
+    let (headers, length, trailers) = frames(&world, "status").await;
+    assert_eq!(headers["x-seen"], "GET status q=1");
+    assert_eq!(headers["content-type"], "application/grpc");
+    assert!(!headers.contains_key("grpc-status") && length == 0);
+    assert_eq!(trailers["x-trailer"], "last");
+    assert_eq!(trailers["grpc-status"], "5");
+    assert_eq!(trailers["grpc-message"], "no%20such%20order");
+
+    let (headers, _, trailers) = frames(&world, "missing").await;
+    assert_eq!(headers["dapr-http-status"], "404");
+    assert_eq!(trailers["grpc-status"], "5");
+    assert!(trailers.contains_key("grpc-status-details-bin"));
+}
+
+#[tokio::test]
+async fn an_http_application_sees_and_says_what_grpc_can_carry() {
+    let world = world();
+    let (headers, _, _) = frames(&world, "echo").await;
+    assert_eq!(headers["dapr-authority"], "sidecar:50001");
+    // What the application said is the text `AAA`.
+    assert_eq!(headers["x-raw-bin"], "QUFB");
 }
 
 #[tokio::test]
@@ -514,6 +580,17 @@ async fn actors() {
             .into_inner()
             .data,
         "x"
+    );
+    let keys = ["foo-bar", "Baz_X", "Own-Name", "dapr-own", "Dapr-Own"];
+    let spelling = InvokeActorRequest {
+        method: "spelling".to_owned(),
+        metadata: keys.map(|key| (key.to_owned(), "1".to_owned())).into(),
+        ..invoke("T")
+    };
+    let answer = client.invoke_actor(spelling).await.expect("answers");
+    assert_eq!(
+        answer.into_inner().data,
+        "Baz_X Dapr-Api-Call Dapr-Own Own-Name foo-bar"
     );
     check(
         client.invoke_actor(invoke("X")).await,
@@ -760,6 +837,15 @@ async fn blocks_without_components() {
     let none = tokio_stream::iter([SubscribeActorEventsRequestAlpha1::default()]);
     check(
         c.subscribe_actor_events_alpha1(none).await.map(|_| ()),
+        Code::Unavailable,
+        "placement service is not configured",
+    );
+    check(
+        c.get_actor_state(GetActorStateRequest {
+            actor_type: "dapr.internal.x".to_owned(),
+            ..Default::default()
+        })
+        .await,
         Code::Unavailable,
         "placement service is not configured",
     );

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dapr_sidecar_api::services::ShutdownKind;
 use dapr_sidecar_api::settings::{ApiRule, ApiRules, Cors, Settings, Tracing};
 use dapr_sidecar_core::actors::Phase;
+use dapr_sidecar_core::state::SaveItem;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
@@ -180,6 +181,36 @@ async fn state() {
     )
     .await;
     check(w, "GET /v1.0/state/store/a%252Bb", "", 200, "1").await;
+}
+
+#[tokio::test]
+async fn an_empty_value_is_there_or_not_as_the_store_has_it() {
+    let world = world();
+    for (store, status) in [("store", 204), ("disk", 200)] {
+        let item = SaveItem {
+            key: "k".to_owned(),
+            value: dapr_sidecar_core::state::Value::Binary(Bytes::new()),
+            etag: None,
+            concurrency: String::new(),
+            consistency: String::new(),
+            metadata: std::collections::BTreeMap::new(),
+            content_type: None,
+        };
+        let saved = world.core.stores.save(store, vec![item]).await;
+        saved.expect("saves");
+        let line = format!("GET /v1.0/state/{store}/k");
+        let answer = ask(&world, &line, &[], "").await;
+        assert_eq!((answer.status, answer.body.len()), (status, 0), "{store}");
+        assert_eq!(answer.headers.contains_key("etag"), status == 200);
+        check(
+            &world,
+            &format!("GET /v1.0/state/{store}/none"),
+            "",
+            204,
+            "",
+        )
+        .await;
+    }
 }
 
 /// Clients that serialise optional fields write nulls, and some spell field names their own way.
@@ -507,6 +538,18 @@ async fn invocation() {
         &error("ERR_DIRECT_INVOKE", "failed to invoke, id: app, err: EOF"),
     )
     .await;
+    // Without a content type the beginning is looked at before anything is sent.
+    check(
+        w,
+        "GET /v1.0/invoke/app/method/break",
+        "",
+        500,
+        &error(
+            "ERR_DIRECT_INVOKE",
+            "failed to invoke, id: app, err: unexpected EOF",
+        ),
+    )
+    .await;
     check(
         w,
         "GET /v1.0/invoke/other/method/m",
@@ -575,6 +618,13 @@ async fn actors() {
         ),
         (br#"{"a":2,"b":1}"#.as_ref(), b"soon".as_ref())
     );
+    let numbers = r#"[{"operation":"upsert","request":{"key":"n","value":[1.0,1.50,1e3,1E-7,9007199254740993]}}]"#;
+    check(w, "POST /v1.0/actors/T/1/state", numbers, 204, "").await;
+    let answer = ask(w, "GET /v1.0/actors/T/1/state/n", &[], "").await;
+    assert_eq!(
+        answer.body.as_ref(),
+        b"[1,1.5,1000,1e-7,9007199254740993]".as_ref()
+    );
     check(w, "GET /v1.0/actors/T/1/state/none", "", 204, "").await;
     check(
         w,
@@ -637,6 +687,21 @@ async fn actors() {
         "",
     )
     .await;
+    // Arrays are no registrations, whatever is in them.
+    for line in [
+        "POST /v1.0/actors/T/1/timers/t",
+        "POST /v1.0/actors/T/1/reminders/r",
+    ] {
+        for body in ["[]", r#"[null,"1s"]"#, r#""x""#, r#"{"dueTime":5}"#] {
+            let answer = ask(w, line, &[], body).await;
+            let code = answer.json()["errorCode"].clone();
+            let expected = (400, "ERR_MALFORMED_REQUEST".into());
+            assert_eq!((answer.status, code), expected, "{line} {body}");
+        }
+        for body in ["null", r#"{"DUETIME":null,"unknown":1}"#] {
+            check(w, line, body, 204, "").await;
+        }
+    }
     check(
         w,
         "POST /v1.0/actors/T/1/timers/t",
@@ -828,6 +893,12 @@ async fn blocks_without_components() {
             500,
             lock.clone(),
         ),
+        (
+            "POST /v1.0-alpha1/lock/l",
+            r#"{"expiryInSeconds":"10"}"#,
+            500,
+            lock.clone(),
+        ),
         ("POST /v1.0-alpha1/unlock/l", "", 500, lock),
         ("PUT /v1.0-alpha1/crypto/c/encrypt", "", 500, crypto),
         (
@@ -864,7 +935,19 @@ async fn blocks_without_components() {
             placement.clone(),
         ),
         ("PUT /v1.0/actors/T/1/method/m", "", 400, placement.clone()),
-        ("POST /v1.0/actors/T/1/state", "[]", 400, placement),
+        ("POST /v1.0/actors/T/1/state", "[]", 400, placement.clone()),
+        (
+            "POST /v1.0/actors/dapr.internal.x/1/timers/t",
+            "{}",
+            400,
+            placement.clone(),
+        ),
+        (
+            "GET /v1.0/actors/dapr.internal.x/1/state/k",
+            "",
+            400,
+            placement,
+        ),
         (
             "POST /v1.0/jobs/j",
             r#"{"name":"x"}"#,

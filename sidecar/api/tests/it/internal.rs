@@ -152,6 +152,7 @@ async fn actor_calls() {
         method: "m".to_owned(),
         query: String::new(),
         headers: HeaderMap::new(),
+        spelling: dapr_sidecar_core::actors::Spelling::default(),
         body: Bytes::from_static(b"x"),
     };
     let answer = client(&world)

@@ -4,4 +4,6 @@ mod fixture;
 mod grpc;
 mod http;
 mod internal;
+mod logs;
+mod proxy;
 mod sockets;

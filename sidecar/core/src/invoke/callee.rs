@@ -63,6 +63,7 @@ impl Invoker {
                 status: rpc::Status::new(Code::Internal, text),
                 // Of a pod that ends, the application may go before its sidecar.
                 is_untouched: matches!(error, Error::App(app::Error::Unreachable(_))),
+                is_own: false,
             }
         })
     }

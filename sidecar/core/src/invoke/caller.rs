@@ -6,7 +6,8 @@ use http::{HeaderMap, Method};
 
 use super::replay::{Replay, is_replayable};
 use super::{Error, HttpEndpoint, Invoker, Location, Origin, Request, Response, Status, method};
-use crate::peer;
+use crate::app;
+use crate::peer::{self, Failure};
 use crate::resiliency::breaker::Rejected;
 use crate::resiliency::{Builtin, Class, Classify, Failed, Policy, Schedule, Target};
 use crate::rpc::{self, Code};
@@ -65,8 +66,9 @@ impl Invoker {
         self.under_policy(target, request, policy).await
     }
 
-    /// The policies of a target, looked up by the name the caller wrote, else by the app id in it.
-    fn policy(&self, target: &str, method: &str) -> Option<Policy> {
+    /// The policies of a target, looked up by the name the caller wrote, else by the app id in it. `method` has a circuit
+    /// breaker of its own.
+    pub fn policy(&self, target: &str, method: &str) -> Option<Policy> {
         let resiliency = &self.settings().resiliency;
         if resiliency.is_empty() {
             return None;
@@ -199,16 +201,13 @@ impl Invoker {
         loop {
             let answer = self.call_peer(&peer, replay.attempt(), false).await;
             let is_lost = matches!(&answer, Err(failure) if is_unreachable(&failure.status));
-            if !is_lost && !is_untouched(&answer) {
+            let is_untouched = is_untouched(&answer);
+            if !is_lost && !is_untouched {
                 return told(answer);
             }
-            if others > 0 && self.unreachable(&peer) {
-                others -= 1;
-                let next = self.resolve(&peer.app_id, &peer.namespace).await?;
-                if next.address != peer.address {
-                    peer = next;
-                    continue;
-                }
+            if is_untouched && let Some(other) = self.elsewhere(&peer, &mut others).await? {
+                peer = other;
+                continue;
             }
             let status = match answer {
                 Err(failure) if is_lost => failure.status,
@@ -226,10 +225,29 @@ impl Invoker {
                     status,
                 });
             };
+            // Another address saves the wait, but not the retry: the request may have been carried out.
+            if !is_untouched && let Some(other) = self.elsewhere(&peer, &mut others).await? {
+                peer = other;
+                continue;
+            }
             tokio::time::sleep(wait).await;
             // The app may have moved.
             peer = self.resolve(&peer.app_id, &peer.namespace).await?;
         }
+    }
+
+    /// Another address of the app than the one that failed, while `others` may be tried.
+    async fn elsewhere(
+        &self,
+        peer: &peer::Target,
+        others: &mut u32,
+    ) -> Result<Option<peer::Target>, Error> {
+        if *others == 0 || !self.unreachable(peer) {
+            return Ok(None);
+        }
+        *others -= 1;
+        let other = self.resolve(&peer.app_id, &peer.namespace).await?;
+        Ok((other.address != peer.address).then_some(other))
     }
 
     /// One call of another sidecar, measured.
@@ -261,7 +279,9 @@ impl Invoker {
 fn judge(result: Result<Response, Error>, origin: Origin) -> Result<Response, Attempt> {
     let response = result.map_err(Attempt::Error)?;
     let is_success = match (&response.status, origin) {
-        (Status::Http(status), _) => (200..=399).contains(&status.as_u16()),
+        (Status::Http(status), Origin::Http) => (200..=399).contains(&status.as_u16()),
+        // Such a caller gets everything else as an error.
+        (Status::Http(status), Origin::Grpc) => status.is_success(),
         (Status::Grpc(_), Origin::Http) => true,
         (Status::Grpc(status), Origin::Grpc) => status.code == Code::Ok,
     };
@@ -281,7 +301,15 @@ fn is_untouched(answer: &Result<Response, peer::Failure>) -> bool {
 }
 
 fn told(answer: Result<Response, peer::Failure>) -> Result<Response, Error> {
-    answer.map_err(|failure| Error::Peer(failure.status))
+    answer.map_err(|failure| match failure {
+        // Upstream's text for it is that of any error of the network.
+        Failure {
+            is_own: true,
+            status,
+            ..
+        } => Error::App(app::Error::Transport(status.message)),
+        Failure { status, .. } => Error::Peer(status),
+    })
 }
 
 fn is_unreachable(status: &rpc::Status) -> bool {

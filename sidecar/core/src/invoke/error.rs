@@ -37,8 +37,8 @@ pub enum Error {
     /// No address was found.
     #[error("{0}")]
     Resolve(String),
-    /// No name resolver has been set yet.
-    #[error("name resolution is not initialized")]
+    /// Name resolution could not be opened. Upstream fails every invocation then, also those it is not needed for.
+    #[error("name resolver not initialized")]
     NoResolver,
     /// A timeout policy ended the call.
     #[error("context deadline exceeded")]

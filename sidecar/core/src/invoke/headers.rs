@@ -17,6 +17,8 @@ pub const CALLER_NAMESPACE: HeaderName = HeaderName::from_static("dapr-caller-na
 pub const CALLER_APP_ID: HeaderName = HeaderName::from_static("dapr-caller-app-id");
 /// App id of the target.
 pub const CALLEE_APP_ID: HeaderName = HeaderName::from_static("dapr-callee-app-id");
+/// Whom a gRPC caller addressed, as HTTP applications see it.
+pub const AUTHORITY: HeaderName = HeaderName::from_static("dapr-authority");
 /// Addresses a request came through.
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Host names a request came through.
@@ -122,13 +124,14 @@ pub fn from_app_response(mut headers: HeaderMap) -> HeaderMap {
 /// in `-bin` stay base64 text, as metadata is on the wire.
 pub fn to_grpc_app(mut headers: HeaderMap) -> HeaderMap {
     headers.remove(DESTINATION_APP_ID);
+    headers.remove(AUTHORITY);
     headers.remove(USER_AGENT);
     rename(&mut headers, |name| is_permanent(name) || is_reserved(name));
     headers
 }
 
-/// Makes base64 text of the values of names that end in `-bin`. To an HTTP caller they are values like any
-/// other, a gRPC application gets their bytes.
+/// Makes base64 text of the values of names that end in `-bin`, as metadata is on the wire. To HTTP they are values like
+/// any other, and so they are kept for a caller or an application that speaks it; gRPC gets their bytes.
 pub fn encode_binaries(headers: &mut HeaderMap) {
     for (name, value) in headers {
         if name.as_str().ends_with("-bin")
@@ -223,8 +226,8 @@ fn prefixed(name: &str) -> Option<HeaderName> {
     HeaderName::try_from([PREFIX, name.trim_start_matches(':')].concat()).ok()
 }
 
-/// Names gRPC keeps for itself; the trace context is metadata like any other.
-fn is_reserved(name: &str) -> bool {
+/// Whether gRPC keeps a name for itself; the trace context is metadata like any other. `name` in lower case.
+pub fn is_reserved(name: &str) -> bool {
     name.starts_with(':') || (name.starts_with("grpc-") && name != "grpc-trace-bin")
 }
 

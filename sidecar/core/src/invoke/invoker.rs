@@ -181,7 +181,11 @@ impl Invoker {
 
     /// Where `target` lives.
     pub async fn locate(&self, target: &str) -> Result<Location, Error> {
-        let (app_id, namespace) = match address::parse(target) {
+        let name = address::parse(target);
+        if name.is_ok() && self.resolver.load().is_none() {
+            return Err(Error::NoResolver);
+        }
+        let (app_id, namespace) = match name {
             Ok(Name::Url(base_url)) => {
                 return Ok(Location::External {
                     base_url: base_url.to_owned(),
@@ -245,7 +249,7 @@ impl Invoker {
     }
 
     /// Tells the resolver that a target could not be called; whether another one may be tried at once.
-    pub(super) fn unreachable(&self, target: &peer::Target) -> bool {
+    pub fn unreachable(&self, target: &peer::Target) -> bool {
         let Some(resolver) = self.resolver.load_full() else {
             return false;
         };

@@ -98,6 +98,9 @@ pub fn quote(text: &str) -> String {
             control if (control as u32) < 0x20 || control == '\u{7f}' => {
                 quoted.push_str(&format!("\\x{:02x}", control as u32));
             }
+            control if control.is_control() => {
+                quoted.push_str(&format!("\\u{:04x}", control as u32));
+            }
             other => quoted.push(other),
         }
     }

@@ -62,10 +62,7 @@ impl Replay {
 
     /// Whether the request can be sent (once more): what was read of it is on record.
     pub(crate) fn is_complete(&self) -> bool {
-        match &self.body {
-            Recorded::Empty => true,
-            Recorded::Tape { tape, .. } => tape.lock().room.is_some(),
-        }
+        self.body.is_complete()
     }
 
     /// The request once more. Its body fails unless it is complete.
@@ -82,7 +79,10 @@ impl Replay {
     }
 }
 
-enum Recorded {
+/// A body on record while this is there: what is read of it can be read again.
+pub struct Recorded(Source);
+
+enum Source {
     Empty,
     Tape {
         tape: Arc<Mutex<Tape>>,
@@ -100,11 +100,18 @@ struct Tape {
     ended: bool,
 }
 
+impl std::fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorded").finish_non_exhaustive()
+    }
+}
+
 impl Recorded {
-    fn new(source: Body, limit: usize) -> Self {
-        match source.size_hint().exact() {
-            Some(0) => Self::Empty,
-            length => Self::Tape {
+    /// Puts the first `limit` bytes of a body on record.
+    pub fn new(source: Body, limit: usize) -> Self {
+        Self(match source.size_hint().exact() {
+            Some(0) => Source::Empty,
+            length => Source::Tape {
                 tape: Arc::new(Mutex::new(Tape {
                     frames: Vec::new(),
                     room: Some(limit),
@@ -113,13 +120,22 @@ impl Recorded {
                 })),
                 length,
             },
+        })
+    }
+
+    /// Whether the body can be read (once more): what was read of it is on record.
+    pub fn is_complete(&self) -> bool {
+        match &self.0 {
+            Source::Empty => true,
+            Source::Tape { tape, .. } => tape.lock().room.is_some(),
         }
     }
 
-    fn attempt(&self) -> Body {
-        match self {
-            Self::Empty => body::empty(),
-            Self::Tape { tape, length } => Player {
+    /// The body once more. It fails unless it is complete.
+    pub fn attempt(&self) -> Body {
+        match &self.0 {
+            Source::Empty => body::empty(),
+            Source::Tape { tape, length } => Player {
                 is_lost: tape.lock().room.is_none(),
                 tape: Arc::clone(tape),
                 next: 0,
@@ -301,9 +317,9 @@ mod tests {
     async fn nothing_is_kept_for_nobody() {
         let replay = Replay::whole(request(Frames(vec!["ab", "cd"]).boxed_unsync()));
         let mut body = replay.attempt().body;
-        let tape = match &replay.body {
-            Recorded::Tape { tape, .. } => Arc::downgrade(tape),
-            Recorded::Empty => panic!("it is not empty"),
+        let tape = match &replay.body.0 {
+            Source::Tape { tape, .. } => Arc::downgrade(tape),
+            Source::Empty => panic!("it is not empty"),
         };
         body.frame().await.expect("a frame").expect("no error");
         drop(replay);

@@ -9,12 +9,13 @@ use dapr_components_core::pubsub::{Feature, Handler, Message, NotProcessed};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
 
 use super::content_type;
-use super::delivery::{Consumer, Retriable, Sink, Verdict, judge, reason};
+use super::delivery::{Consumer, Retriable, Sink, Verdict, failed, judge};
 use super::subscription::BulkSubscribe;
 use crate::app::{self, AppChannel, BulkEvent, BulkEventEntry, BulkOutcome, EventOutcome};
-use crate::resiliency::{Class, Classify, Failed};
+use crate::resiliency::{Class, Classify, Ended, Failed};
 
 /// Most messages in one call, unless given.
 const DEFAULT_MAX_MESSAGES: u32 = 100;
@@ -195,22 +196,32 @@ async fn deliver(
         .resiliency
         .policy(consumer.component.inbound())
     {
-        None => attempt().await.map_err(Failed::Operation),
-        Some(policy) => policy.run(attempt).await,
+        None => attempt().await.map_err(|unsettled| Ended {
+            last: Failed::Operation(unsettled),
+            is_early: false,
+        }),
+        Some(policy) => policy.run_until(&consumer.giving_up, attempt).await,
     };
     let Progress {
         pending,
         mut settled,
     } = progress.into_inner();
-    if let Err(failed) = outcome {
-        let reason = reason(match failed {
+    if let Err(Ended { last, is_early }) = outcome {
+        let last = match last {
             Failed::Operation(Unsettled(retriable)) => Failed::Operation(retriable),
             Failed::Timeout => Failed::Timeout,
             Failed::Rejected(rejected) => Failed::Rejected(rejected),
-        });
+        };
+        let verdict = failed(Ended { last, is_early });
+        if let Verdict::Failed(reason) | Verdict::GivenUp(reason) = &verdict {
+            warn!(
+                "encountered a retriable error while publishing a subscribed message to topic {}, err: {reason}",
+                consumer.subscription.topic
+            );
+        }
         let failed = pending
             .into_iter()
-            .map(|(index, _)| (index, Verdict::Failed(reason.clone())));
+            .map(|(index, _)| (index, verdict.clone()));
         settled.extend(failed);
     }
     settled
@@ -234,6 +245,11 @@ async fn attempt(
     };
     let started = Instant::now();
     let answer = app.deliver_bulk(events, &HeaderMap::new()).await;
+    if let Ok(BulkOutcome::All(EventOutcome::Ignored(reason))) = &answer {
+        error!(
+            "non-retriable error returned from app while processing bulk pub/sub event. {reason}"
+        );
+    }
     let mut progress = progress.lock();
     let retriable = settle(&mut progress, answer, pending);
     let mut statuses: Vec<_> = progress

@@ -8,7 +8,7 @@ use dapr_components_core::pubsub::{Handler, Message, NotProcessed, PublishReques
 use http::HeaderMap;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{Level, error, warn};
 
 use super::component::{Component, Services};
 use super::content_type;
@@ -18,7 +18,7 @@ use super::service::EventSink;
 use super::subscription::Subscription;
 use crate::app::{self, AppChannel, Event, EventOutcome};
 use crate::metrics::ProcessStatus;
-use crate::resiliency::{Class, Classify, Failed};
+use crate::resiliency::{Class, Classify, Ended, Failed};
 
 /// Longest time publishing to a dead letter topic may take.
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,6 +48,8 @@ pub(super) struct Consumer {
     pub(super) sink: Sink,
     /// Messages that arrive once this is cancelled are not acknowledged.
     pub(super) stopping: CancellationToken,
+    /// Deliveries that fail once this is cancelled are not repeated.
+    pub(super) giving_up: CancellationToken,
 }
 
 /// What becomes of a message.
@@ -61,6 +63,8 @@ pub(super) enum Verdict {
     Dropped,
     /// To be delivered again by the component, unless there is a dead letter topic.
     Failed(String),
+    /// To be delivered again by the component: the subscription ends before all was tried.
+    GivenUp(String),
 }
 
 impl Verdict {
@@ -68,7 +72,7 @@ impl Verdict {
         match self {
             Self::Done => ProcessStatus::Success,
             Self::Ignored | Self::Dropped => ProcessStatus::Drop,
-            Self::Failed(_) => ProcessStatus::Retry,
+            Self::Failed(_) | Self::GivenUp(_) => ProcessStatus::Retry,
         }
     }
 }
@@ -106,9 +110,50 @@ impl From<app::Error> for Retriable {
 pub(super) fn judge(outcome: EventOutcome) -> Result<Verdict, Retriable> {
     match outcome {
         EventOutcome::Success => Ok(Verdict::Done),
-        EventOutcome::Drop => Ok(Verdict::Dropped),
-        EventOutcome::Ignored => Ok(Verdict::Ignored),
+        EventOutcome::Drop | EventOutcome::Rejected(_) => Ok(Verdict::Dropped),
+        EventOutcome::Ignored(_) => Ok(Verdict::Ignored),
         EventOutcome::Retry { reason, code } => Err(Retriable { reason, code }),
+    }
+}
+
+/// What the log says about one attempt, in upstream's words.
+fn lines(answer: &Result<EventOutcome, app::Error>, id: &str, topic: &str) -> Vec<(Level, String)> {
+    let non_retriable = |reason: &str| {
+        format!(
+            "non-retriable error returned from app while processing pub/sub event {id}: {reason}"
+        )
+    };
+    let retriable = |error: &str| {
+        format!(
+            "encountered a retriable error while publishing a subscribed message to topic {topic}, err: {error}"
+        )
+    };
+    match answer {
+        Ok(EventOutcome::Success) => Vec::new(),
+        Ok(EventOutcome::Drop) => vec![(
+            Level::WARN,
+            format!("DROP status returned from app while processing pub/sub event {id}"),
+        )],
+        Ok(EventOutcome::Rejected(reason)) => vec![(Level::ERROR, non_retriable(reason))],
+        Ok(EventOutcome::Ignored(reason)) => vec![(Level::WARN, non_retriable(reason))],
+        // An HTTP status.
+        Ok(EventOutcome::Retry {
+            reason,
+            code: Some(100..),
+        }) => {
+            let text = format!(
+                "retriable error returned from app while processing pub/sub event {id}, topic: {topic}, body: {reason}"
+            );
+            let both = retriable(&text);
+            vec![(Level::WARN, text), (Level::WARN, both)]
+        }
+        Ok(EventOutcome::Retry {
+            reason,
+            code: Some(_),
+        }) => vec![(Level::WARN, retriable(reason))],
+        // It asks for it, which is no error.
+        Ok(EventOutcome::Retry { code: None, .. }) => vec![(Level::WARN, retriable("<nil>"))],
+        Err(error) => vec![(Level::WARN, retriable(&error.to_string()))],
     }
 }
 
@@ -144,8 +189,10 @@ impl Consumer {
     pub(super) fn prepare(&self, message: &Message) -> Result<(Incoming, String), Verdict> {
         let pubsub = &self.component.name;
         let topic = self.topic(message);
-        let incoming = Incoming::read(message, pubsub, &topic, self.is_raw())
-            .map_err(|error| Verdict::Failed(error.to_string()))?;
+        let incoming = Incoming::read(message, pubsub, &topic, self.is_raw()).map_err(|error| {
+            error!("error deserializing cloud event in pubsub {pubsub} and topic {topic}: {error}");
+            Verdict::Failed(error.to_string())
+        })?;
         if let Some(expiration) = incoming.expired(Timestamp::now()) {
             warn!(
                 "dropping expired pub/sub event {} as of {expiration}",
@@ -166,6 +213,7 @@ impl Consumer {
                 let text = format!(
                     "error finding matching route for event {error} in pubsub {pubsub} and topic {topic}"
                 );
+                error!("{text}");
                 Err(Verdict::Failed(text))
             }
         }
@@ -185,7 +233,6 @@ impl Consumer {
             Err(verdict) => return verdict,
         };
         let trace = incoming.trace_headers();
-        let id = incoming.id().to_owned();
         let mut metadata = message.metadata.clone();
         metadata.insert("pubsubName".to_owned(), self.component.name.clone());
         let event = Event {
@@ -197,29 +244,60 @@ impl Consumer {
             content_type: content_type::CLOUD_EVENT.to_owned(),
             metadata,
         };
-        let verdict = self.deliver(event, &trace).await;
-        if verdict == Verdict::Dropped {
-            warn!("DROP status returned from app while processing pub/sub event {id}");
-        }
-        verdict
+        let id = super::event::id(&event.cloud_event).to_owned();
+        self.deliver(event, &id, &trace).await
     }
 
     /// Delivers an event under the inbound policies of the component.
-    async fn deliver(&self, event: Event, trace: &HeaderMap) -> Verdict {
-        let attempt = async |event: Event| judge(self.sink.deliver(event, trace).await?);
+    async fn deliver(&self, event: Event, id: &str, trace: &HeaderMap) -> Verdict {
         let result = match self.services.resiliency.policy(self.component.inbound()) {
-            None => attempt(event).await.map_err(Failed::Operation),
+            None => self
+                .attempt(event, id, trace)
+                .await
+                .map_err(Failed::Operation),
             Some(policy) if policy.retries() => {
-                policy
-                    .run(|| {
-                        let event = event.clone();
-                        async { judge(self.sink.deliver(event, trace).await?) }
-                    })
-                    .await
+                let attempt = || self.attempt(event.clone(), id, trace);
+                let result = policy.run_until(&self.giving_up, attempt).await;
+                return result.unwrap_or_else(|ended| self.failed(ended));
             }
-            Some(policy) => policy.run_once(attempt(event)).await,
+            Some(policy) => policy.run_once(self.attempt(event, id, trace)).await,
         };
-        result.unwrap_or_else(|failed| Verdict::Failed(reason(failed)))
+        result.unwrap_or_else(|last| {
+            self.failed(Ended {
+                last,
+                is_early: false,
+            })
+        })
+    }
+
+    async fn attempt(
+        &self,
+        event: Event,
+        id: &str,
+        trace: &HeaderMap,
+    ) -> Result<Verdict, Retriable> {
+        let answer = self.sink.deliver(event, trace).await;
+        for (level, line) in lines(&answer, id, &self.subscription.topic) {
+            if level == Level::ERROR {
+                error!("{line}");
+            } else {
+                warn!("{line}");
+            }
+        }
+        judge(answer?)
+    }
+
+    /// What becomes of a message whose delivery failed.
+    fn failed(&self, ended: Ended<Retriable>) -> Verdict {
+        if !matches!(ended.last, Failed::Operation(_)) {
+            // An attempt that was answered has said so already.
+            warn!(
+                "encountered a retriable error while publishing a subscribed message to topic {}, err: {}",
+                self.subscription.topic,
+                reason(&ended.last)
+            );
+        }
+        failed(ended)
     }
 
     /// Acknowledges a message or not; a dead letter topic takes what was given up.
@@ -229,25 +307,16 @@ impl Consumer {
         message: &Message,
     ) -> Result<(), NotProcessed> {
         match verdict {
-            Verdict::Done => Ok(()),
-            Verdict::Ignored => {
-                warn!("non-retriable error returned from app while processing pub/sub event");
-                Ok(())
-            }
+            Verdict::Done | Verdict::Ignored => Ok(()),
             Verdict::Dropped => match &self.subscription.dead_letter_topic {
                 None => Ok(()),
                 Some(topic) => self.dead_letter(topic, message).await,
             },
-            Verdict::Failed(reason) => {
-                warn!(
-                    "encountered a retriable error while publishing a subscribed message to topic {}, err: {reason}",
-                    self.subscription.topic
-                );
-                match &self.subscription.dead_letter_topic {
-                    None => Err(NotProcessed(reason)),
-                    Some(topic) => self.dead_letter(topic, message).await,
-                }
-            }
+            Verdict::Failed(reason) => match &self.subscription.dead_letter_topic {
+                None => Err(NotProcessed(reason)),
+                Some(topic) => self.dead_letter(topic, message).await,
+            },
+            Verdict::GivenUp(reason) => Err(NotProcessed(reason)),
         }
     }
 
@@ -280,11 +349,84 @@ impl Consumer {
     }
 }
 
+/// What becomes of a message whose delivery failed.
+pub(super) fn failed(ended: Ended<Retriable>) -> Verdict {
+    let text = reason(&ended.last);
+    if ended.is_early {
+        Verdict::GivenUp(text)
+    } else {
+        Verdict::Failed(text)
+    }
+}
+
 /// What a failed delivery reads as.
-pub(super) fn reason(failed: Failed<Retriable>) -> String {
+fn reason(failed: &Failed<Retriable>) -> String {
     match failed {
-        Failed::Operation(retriable) => retriable.reason,
+        Failed::Operation(retriable) => retriable.reason.clone(),
         Failed::Timeout => "context deadline exceeded".to_owned(),
         Failed::Rejected(rejected) => rejected.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_says_what_came_of_an_attempt() {
+        let check = |answer: Result<EventOutcome, app::Error>, expected: &[(Level, &str)]| {
+            let lines = lines(&answer, "7", "orders");
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|(level, line)| (*level, &**line))
+                .collect();
+            assert_eq!(lines, expected);
+        };
+        let retry = |reason: &str, code| {
+            Ok(EventOutcome::Retry {
+                reason: reason.to_owned(),
+                code,
+            })
+        };
+        let (warn, error) = (Level::WARN, Level::ERROR);
+        check(Ok(EventOutcome::Success), &[]);
+        check(
+            Ok(EventOutcome::Drop),
+            &[(
+                warn,
+                "DROP status returned from app while processing pub/sub event 7",
+            )],
+        );
+        check(
+            Ok(EventOutcome::Rejected(
+                "gone. status code returned: 404".to_owned(),
+            )),
+            &[(
+                error,
+                "non-retriable error returned from app while processing pub/sub event 7: gone. status code returned: 404",
+            )],
+        );
+        let status = "retriable error returned from app while processing pub/sub event 7, topic: orders, body: no. status code returned: 500";
+        let both = format!(
+            "encountered a retriable error while publishing a subscribed message to topic orders, err: {status}"
+        );
+        check(
+            retry("no. status code returned: 500", Some(500)),
+            &[(warn, status), (warn, &both)],
+        );
+        check(
+            retry("RETRY status returned from app", None),
+            &[(
+                warn,
+                "encountered a retriable error while publishing a subscribed message to topic orders, err: <nil>",
+            )],
+        );
+        check(
+            Err(app::Error::Unhealthy),
+            &[(
+                warn,
+                "encountered a retriable error while publishing a subscribed message to topic orders, err: app is not in a healthy state",
+            )],
+        );
     }
 }

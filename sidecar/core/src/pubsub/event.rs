@@ -65,7 +65,7 @@ impl Incoming {
 
     /// The `id` attribute, for logs.
     pub(crate) fn id(&self) -> &str {
-        text(&self.event, "id").unwrap_or_default()
+        id(&self.event)
     }
 
     /// When the event expired, if it has.
@@ -85,6 +85,11 @@ impl Incoming {
         }
         headers
     }
+}
+
+/// The `id` attribute of an event, for logs.
+pub(crate) fn id(event: &Map<String, Value>) -> &str {
+    text(event, "id").unwrap_or_default()
 }
 
 /// Puts a raw message into a CloudEvent.

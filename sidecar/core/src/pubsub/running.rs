@@ -6,8 +6,8 @@ use std::time::Duration;
 use dapr_components_core::pubsub::{self as component, Handler, SubscribeRequest};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::error;
 
 use super::batch::batcher;
@@ -34,6 +34,7 @@ pub(super) struct Running(Vec<One>);
 pub(super) struct One {
     subscription: Subscription,
     stopping: CancellationToken,
+    giving_up: CancellationToken,
     tasks: TaskTracker,
     first_attempt: Option<oneshot::Receiver<()>>,
 }
@@ -94,6 +95,14 @@ impl Running {
         }
     }
 
+    /// Receives no more, and repeats no delivery that fails: there is nobody to deliver to.
+    pub(super) fn give_up(&self) {
+        self.cancel();
+        for one in &self.0 {
+            one.giving_up.cancel();
+        }
+    }
+
     pub(super) async fn stop(self) {
         self.cancel();
         for one in self.0 {
@@ -105,11 +114,13 @@ impl Running {
 impl One {
     fn start(pubsubs: &Arc<PubSubs>, subscription: Subscription, sink: &Sink) -> Self {
         let (tried, first_attempt) = oneshot::channel();
-        let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (stopping, giving_up) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
         let subscriber = Subscriber {
             services: Arc::clone(&pubsubs.services),
             sink: sink.clone(),
             stopping: stopping.clone(),
+            giving_up: giving_up.clone(),
             tasks: tasks.clone(),
         };
         let keep_up = KeepUp {
@@ -122,6 +133,7 @@ impl One {
         Self {
             subscription,
             stopping,
+            giving_up,
             tasks,
             first_attempt: Some(first_attempt),
         }
@@ -135,16 +147,23 @@ pub(super) struct Subscriber {
     pub(super) sink: Sink,
     /// Cancelled when messages are no longer taken.
     pub(super) stopping: CancellationToken,
+    /// Cancelled when deliveries that fail are no longer repeated.
+    pub(super) giving_up: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
-/// A subscription that receives.
-pub(super) struct Active(Box<dyn component::Subscription>);
+/// A subscription that receives. Dropping it ends what is in flight.
+pub(super) struct Active {
+    subscription: Box<dyn component::Subscription>,
+    _collector: Option<AbortOnDropHandle<()>>,
+    _give_up: DropGuard,
+}
 
 impl Active {
-    /// Stops receiving and waits for messages in flight.
+    /// Stops receiving and waits for messages in flight; those that are not done in time are given up.
     pub(super) async fn close(self) {
-        if tokio::time::timeout(DRAIN, self.0.close()).await.is_err() {
+        let closing = self.subscription.close();
+        if tokio::time::timeout(DRAIN, closing).await.is_err() {
             error!("messages in flight were not done within 30 seconds; leaving them");
         }
     }
@@ -167,6 +186,7 @@ impl Subscriber {
             topic: component.broker_topic(&subscription.topic),
             metadata: subscription.metadata.clone(),
         };
+        let giving_up = self.giving_up.child_token();
         let consumer = Arc::new(Consumer {
             services: Arc::clone(&self.services),
             component: Arc::clone(&component),
@@ -174,20 +194,27 @@ impl Subscriber {
             routes,
             sink: self.sink.clone(),
             stopping: self.stopping.clone(),
+            giving_up: giving_up.clone(),
         });
+        let give_up = giving_up.drop_guard();
         let is_stream = matches!(self.sink, Sink::Stream(_));
+        let mut collector = None;
         let handler: Arc<dyn Handler> = match subscription.bulk.filter(|_| !is_stream) {
             None => consumer,
             Some(settings) => {
                 let (batcher, collect) = batcher(consumer, settings);
-                self.tasks.spawn(collect);
+                collector = Some(AbortOnDropHandle::new(self.tasks.spawn(collect)));
                 Arc::new(batcher)
             }
         };
-        let active = component.inner.subscribe(request, handler).await;
-        active
-            .map(Active)
-            .map_err(|error| SubscribeError::Component(error.to_string()))
+        let subscribed = component.inner.subscribe(request, handler).await;
+        let subscription =
+            subscribed.map_err(|error| SubscribeError::Component(error.to_string()))?;
+        Ok(Active {
+            subscription,
+            _collector: collector,
+            _give_up: give_up,
+        })
     }
 }
 

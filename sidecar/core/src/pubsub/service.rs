@@ -49,11 +49,14 @@ pub struct PubSubs {
     /// Tells subscriptions without a component that one was added.
     added: watch::Sender<()>,
     running: Mutex<Option<Running>>,
+    /// What was given up and still has messages in flight.
+    leaving: TaskTracker,
     streams: Streams,
 }
 
 /// Streaming subscriptions; they live as long as their guards.
 struct Streams {
+    /// Cancelled when nothing is subscribed any more, neither by a stream nor for the application.
     stopping: CancellationToken,
     tasks: TaskTracker,
     /// In effect, by a number of their own.
@@ -102,6 +105,7 @@ impl PubSubs {
             components: ArcSwap::default(),
             added: watch::Sender::new(()),
             running: Mutex::new(None),
+            leaving: TaskTracker::new(),
             streams: Streams {
                 stopping: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -182,20 +186,27 @@ impl PubSubs {
 
     /// Starts what `subscriptions` ask for, the programmatic ones over the declarative ones, and retries
     /// what fails in owned tasks; replaces what ran before. Returns when each has been tried once, or does
-    /// not answer.
+    /// not answer. Does nothing after a [`shutdown`](Self::shutdown).
     pub async fn start(
         self: &Arc<Self>,
         subscriptions: Vec<Subscription>,
         app: Arc<dyn AppChannel>,
     ) {
-        self.stop().await;
+        self.stop_running().await;
         let sink = Sink::App(app);
-        let mut running = Running::default();
-        running.start(self, merge(subscriptions), &sink);
-        let first_attempts = running.first_attempts();
-        let other = self.running.lock().replace(running);
+        let (other, first_attempts) = {
+            let mut running = self.running.lock();
+            // Asked under the lock: a shutdown from now on finds what is started here.
+            if self.streams.stopping.is_cancelled() {
+                return;
+            }
+            let mut started = Running::default();
+            started.start(self, merge(subscriptions), &sink);
+            let first_attempts = started.first_attempts();
+            (running.replace(started), first_attempts)
+        };
         if let Some(other) = other {
-            other.stop().await;
+            drop(self.leaving.spawn(other.stop()).await);
         }
         first_attempts.await;
     }
@@ -213,7 +224,7 @@ impl PubSubs {
             None => return,
         };
         // A topic is not received twice: the old subscription ends before the new one begins.
-        others.stop().await;
+        drop(self.leaving.spawn(others.stop()).await);
         if let Some(running) = &mut *self.running.lock() {
             running.start(self, wanted, &Sink::App(app));
         }
@@ -222,13 +233,31 @@ impl PubSubs {
     /// Stops all subscriptions of the application and waits until messages in flight are done, 30 seconds
     /// at most. Streams go on.
     pub async fn stop(&self) {
+        self.stop_running().await;
+        self.leaving.close();
+        self.leaving.wait().await;
+    }
+
+    async fn stop_running(&self) {
         let running = self.running.lock().take();
         if let Some(running) = running {
-            running.stop().await;
+            // Whoever waits here may be dropped; `stop` waits all the same.
+            drop(self.leaving.spawn(running.stop()).await);
         }
     }
 
-    /// Stops everything, streams too; nothing can be subscribed afterwards.
+    /// Stops all subscriptions of the application, which takes nothing any more: nothing is delivered to it from now
+    /// on but what it has already, which is waited for in the background.
+    pub fn give_up(&self) {
+        let running = self.running.lock().take();
+        if let Some(running) = running {
+            running.give_up();
+            self.leaving.spawn(running.stop());
+        }
+    }
+
+    /// Stops everything, streams too, and waits until messages in flight are done, 30 seconds at most; nothing is
+    /// subscribed afterwards.
     pub async fn shutdown(&self) {
         self.streams.stopping.cancel();
         self.streams.tasks.close();
@@ -253,6 +282,8 @@ impl PubSubs {
             services: Arc::clone(&self.services),
             sink: Sink::Stream(sink),
             stopping: stopping.clone(),
+            // Who is gone takes nothing.
+            giving_up: stopping.clone(),
             tasks: self.streams.tasks.clone(),
         };
         let routes = Routes::always("/");

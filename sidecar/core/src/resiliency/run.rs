@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::breaker::{Breaker, Rejected, State};
@@ -75,6 +76,15 @@ impl<E: fmt::Display> fmt::Display for Failed<E> {
 }
 
 impl<E: fmt::Debug + fmt::Display> std::error::Error for Failed<E> {}
+
+/// How a call under policies failed that may be given up.
+#[derive(Debug)]
+pub struct Ended<E> {
+    /// Its last attempt.
+    pub last: Failed<E>,
+    /// Whether there would have been another one.
+    pub is_early: bool,
+}
 
 impl<E: Classify> Failed<E> {
     fn class(&self) -> Class {
@@ -200,14 +210,45 @@ impl Policy {
     /// Runs `operation`, once for each attempt.
     ///
     /// An attempt that runs into its timeout is dropped; a dropped future leaves no half-done work.
-    pub async fn run<T, E, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Failed<E>>
+    pub async fn run<T, E, F>(&self, operation: impl FnMut() -> F) -> Result<T, Failed<E>>
     where
         E: Classify,
         F: Future<Output = Result<T, E>>,
     {
+        let result = self.repeat(operation, None).await;
+        result.map_err(|ended| ended.last)
+    }
+
+    /// As [`run`](Self::run) while `end` is not cancelled: after that no attempt begins, one that is made already is
+    /// waited for.
+    pub async fn run_until<T, E, F>(
+        &self,
+        end: &CancellationToken,
+        operation: impl FnMut() -> F,
+    ) -> Result<T, Ended<E>>
+    where
+        E: Classify,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.repeat(operation, Some(end)).await
+    }
+
+    async fn repeat<T, E, F>(
+        &self,
+        mut operation: impl FnMut() -> F,
+        end: Option<&CancellationToken>,
+    ) -> Result<T, Ended<E>>
+    where
+        E: Classify,
+        F: Future<Output = Result<T, E>>,
+    {
+        let exhausted = |last| Ended {
+            last,
+            is_early: false,
+        };
         self.count();
         let Some(retry) = &self.retry else {
-            return self.attempt(operation()).await;
+            return self.attempt(operation()).await.map_err(exhausted);
         };
         let mut schedule = Schedule::new(retry.schedule);
         let started = Instant::now();
@@ -220,13 +261,18 @@ impl Policy {
                 Err(failed) => failed,
             };
             if !retry.covers(failed.class()) {
-                return Err(failed);
+                return Err(exhausted(failed));
             }
             let Some(wait) = schedule.next(started.elapsed(), rand::random()) else {
-                return Err(failed);
+                return Err(exhausted(failed));
             };
             self.retrying(schedule.retries(), wait);
-            tokio::time::sleep(wait).await;
+            if !pause(wait, end).await {
+                return Err(Ended {
+                    last: failed,
+                    is_early: true,
+                });
+            }
         }
     }
 
@@ -312,6 +358,18 @@ impl Policy {
                 self.labels.operation
             );
         }
+    }
+}
+
+/// Waits between two attempts; whether the next one is still wanted.
+async fn pause(wait: Duration, end: Option<&CancellationToken>) -> bool {
+    let wait = tokio::time::sleep(wait);
+    match end {
+        None => {
+            wait.await;
+            true
+        }
+        Some(end) => end.run_until_cancelled(wait).await.is_some() && !end.is_cancelled(),
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use dapr_components_core::Error as ComponentError;
 use dapr_components_core::state::{
     self as component, BulkError, DeleteRequest, Feature, GetRequest, Item, SetRequest,
 };
+use dapr_components_core::{Error as ComponentError, ErrorKind};
 use parking_lot::Mutex;
 
-use super::item::{consistency, delete_request, set_request};
+use super::item::{BadOption, consistency, delete_request, set_request};
 use super::{BulkItem, DeleteItem, Error, EtagProblem, Operation, SaveItem, Store, Stores, prefix};
 use crate::metrics::Block;
 use crate::resiliency::{Class, Classify, ComponentKind, Failed, Target};
@@ -51,17 +51,11 @@ impl Stores {
             etag,
             reason,
         };
-        let mut requests = Vec::with_capacity(items.len());
-        for item in items {
-            let key = full_key(&store, &item.key)?;
-            let request = set_request(item, key)
-                .map_err(|error| failed(EtagProblem::None, error.to_string()))?;
-            requests.push(request);
-        }
-        let result = match requests.len() {
-            0 => return Ok(()),
-            1 => {
-                let request = requests.remove(0);
+        let mut requests = Checked::of(&store, items, |item| &item.key, set_request)?;
+        let result = match (requests.good.len(), requests.bad.len()) {
+            (0, 0) => return Ok(()),
+            (1, 0) => {
+                let request = requests.good.remove(0);
                 self.call(&store, "set", request, |request| store.inner.set(request))
                     .await
                     .map_err(single)
@@ -105,14 +99,8 @@ impl Stores {
             etag,
             reason,
         };
-        let mut requests = Vec::with_capacity(items.len());
-        for item in items {
-            let key = full_key(&store, &item.key)?;
-            let request = delete_request(item, key)
-                .map_err(|error| failed(EtagProblem::None, error.to_string()))?;
-            requests.push(request);
-        }
-        if requests.is_empty() {
+        let requests = Checked::of(&store, items, |item| &item.key, delete_request)?;
+        if requests.good.is_empty() && requests.bad.is_empty() {
             return Ok(());
         }
         let result = self
@@ -252,7 +240,7 @@ impl Stores {
         &self,
         store: &Store,
         operation: &str,
-        requests: Vec<R>,
+        requests: Checked<R>,
         key: impl Fn(&R) -> &String,
         call: impl Fn(Vec<R>) -> F,
     ) -> Result<(), (EtagProblem, String)>
@@ -261,12 +249,18 @@ impl Stores {
         F: Future<Output = Result<(), BulkError>>,
     {
         let started = Instant::now();
+        let Checked { good, mut bad } = requests;
         let result = match self.resiliency.policy(outbound(store)) {
-            None => call(requests).await.map_err(|error| joined(&error.0)),
+            _ if good.is_empty() => conclude(Ok(()), bad),
+            None => {
+                let failed = call(good).await.err();
+                bad.extend(failed.into_iter().flat_map(|error| error.0));
+                conclude(Ok(()), bad)
+            }
             Some(policy) => {
                 let progress = Mutex::new(Progress {
-                    pending: requests,
-                    settled: Vec::new(),
+                    pending: good,
+                    settled: bad,
                 });
                 let outcome = policy
                     .run(|| {
@@ -285,6 +279,37 @@ impl Stores {
         };
         self.measured(store, operation, result.is_ok(), started);
         result
+    }
+}
+
+/// The requests of a bulk call, and the keys of those that are wrong in themselves: these fail, the others do not.
+struct Checked<R> {
+    good: Vec<R>,
+    bad: Vec<(String, ComponentError)>,
+}
+
+impl<R> Checked<R> {
+    fn of<I>(
+        store: &Store,
+        items: Vec<I>,
+        key: impl Fn(&I) -> &String,
+        request: impl Fn(I, String) -> Result<R, BadOption>,
+    ) -> Result<Self, Error> {
+        let mut checked = Self {
+            good: Vec::with_capacity(items.len()),
+            bad: Vec::new(),
+        };
+        for item in items {
+            let full = full_key(store, key(&item))?;
+            match request(item, full.clone()) {
+                Ok(request) => checked.good.push(request),
+                Err(error) => {
+                    let error = ComponentError::new(ErrorKind::Invalid, error.to_string());
+                    checked.bad.push((full, error));
+                }
+            }
+        }
+        Ok(checked)
     }
 }
 

@@ -1,4 +1,4 @@
-//! JSON text as upstream re-serialises it: compact, keys sorted, `<`, `>` and `&` escaped, numbers kept.
+//! JSON text as upstream re-serialises it: compact, keys sorted, `<`, `>` and `&` escaped.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,12 +11,30 @@ use serde_json::value::RawValue;
 /// Deepest nesting accepted, the limit of the JSON parser itself.
 const MAX_DEPTH: usize = 127;
 
+/// What becomes of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    Kept,
+    /// As Go writes 64-bit floats; those that would lose digits are kept.
+    Floats,
+}
+
 /// Re-serialises the JSON text `raw` as Go does: no white space, object keys sorted (the last of equal ones
 /// wins), HTML characters escaped, the text of numbers kept.
 pub fn canonical_json(raw: &str) -> Result<Bytes, serde_json::Error> {
+    canonical(raw, Numbers::Kept)
+}
+
+/// The same with numbers spelled as Go spells 64-bit floats, which it decodes them to: `1.50` becomes `1.5`, `1e3`
+/// becomes `1000`. Where a float does not hold all digits, the text is kept.
+pub fn canonical_value(raw: &str) -> Result<Bytes, serde_json::Error> {
+    canonical(raw, Numbers::Floats)
+}
+
+fn canonical(raw: &str, numbers: Numbers) -> Result<Bytes, serde_json::Error> {
     let value: &RawValue = serde_json::from_str(raw)?;
     let mut out = Vec::with_capacity(value.get().len());
-    write_value(value.get(), MAX_DEPTH, &mut out)?;
+    write_value(value.get(), numbers, MAX_DEPTH, &mut out)?;
     Ok(out.into())
 }
 
@@ -64,16 +82,25 @@ fn escape(bytes: &[u8], index: usize) -> Option<(Cow<'static, str>, usize)> {
 
 /// Appends a JSON value in the form of [`canonical_json`].
 pub(crate) fn write_raw(raw: &RawValue, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-    write_value(raw.get(), MAX_DEPTH, out)
+    write_value(raw.get(), Numbers::Kept, MAX_DEPTH, out)
 }
 
-fn write_value(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+fn write_value(
+    raw: &str,
+    numbers: Numbers,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
     match raw.as_bytes().first() {
-        Some(b'{') => write_object(raw, below(depth)?, out)?,
-        Some(b'[') => write_array(raw, below(depth)?, out)?,
+        Some(b'{') => write_object(raw, numbers, below(depth)?, out)?,
+        Some(b'[') => write_array(raw, numbers, below(depth)?, out)?,
         Some(b'"') => {
             let text: Cow<'_, str> = serde_json::from_str::<Text<'_>>(raw)?.0;
             write_string(&text, out);
+        }
+        Some(b'-' | b'0'..=b'9') if numbers == Numbers::Floats => {
+            let float = as_float(raw);
+            out.extend_from_slice(float.as_deref().unwrap_or(raw).as_bytes());
         }
         _ => out.extend_from_slice(raw.as_bytes()),
     }
@@ -86,7 +113,12 @@ fn below(depth: usize) -> Result<usize, serde_json::Error> {
         .ok_or_else(|| serde_json::Error::custom("exceeded max depth"))
 }
 
-fn write_object(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+fn write_object(
+    raw: &str,
+    numbers: Numbers,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
     let members: BTreeMap<Text<'_>, &RawValue> = serde_json::from_str(raw)?;
     out.push(b'{');
     for (index, (key, value)) in members.iter().enumerate() {
@@ -95,23 +127,70 @@ fn write_object(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), serde_
         }
         write_string(&key.0, out);
         out.push(b':');
-        write_value(value.get(), depth, out)?;
+        write_value(value.get(), numbers, depth, out)?;
     }
     out.push(b'}');
     Ok(())
 }
 
-fn write_array(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+fn write_array(
+    raw: &str,
+    numbers: Numbers,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
     let elements: Vec<&RawValue> = serde_json::from_str(raw)?;
     out.push(b'[');
     for (index, value) in elements.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_value(value.get(), depth, out)?;
+        write_value(value.get(), numbers, depth, out)?;
     }
     out.push(b']');
     Ok(())
+}
+
+/// A JSON number as Go writes the 64-bit float it stands for; `None` where it stays as it is.
+fn as_float(raw: &str) -> Option<String> {
+    /// Whole numbers of so many digits are floats, and spelled the same.
+    const EXACT: usize = 15;
+    if raw.len() <= EXACT && !raw.contains(['.', 'e', 'E']) {
+        return None;
+    }
+    let float: f64 = raw.parse().ok()?;
+    let size = float.abs();
+    let written = if float != 0.0 && !(1e-6..1e21).contains(&size) {
+        let written = format!("{float:e}");
+        if size < 1.0 {
+            written
+        } else {
+            written.replace('e', "e+")
+        }
+    } else {
+        float.to_string()
+    };
+    (decimal(raw)? == decimal(&written)?).then_some(written)
+}
+
+/// Digits without zeros at either end, and the power of ten of the last of them. The sign is not part of it.
+fn decimal(number: &str) -> Option<(String, i64)> {
+    let number = number.trim_start_matches('-');
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
+        None => (number, 0i64),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let trimmed = digits.trim_end_matches('0');
+    let zeros = i64::try_from(digits.len() - trimmed.len()).ok()?;
+    let fraction = i64::try_from(fraction.len()).ok()?;
+    let digits = trimmed.trim_start_matches('0').to_owned();
+    if digits.is_empty() {
+        return Some((digits, 0));
+    }
+    let exponent = exponent.checked_sub(fraction)?.checked_add(zeros)?;
+    Some((digits, exponent))
 }
 
 /// A JSON string that borrows where nothing is escaped.
@@ -186,6 +265,49 @@ mod tests {
         check("[ ]", "[]");
     }
 
+    #[test]
+    fn numbers_as_go_writes_floats() {
+        let check = |raw: &str, expected: &str| {
+            let bytes = canonical_value(raw).expect(raw);
+            assert_eq!(String::from_utf8_lossy(&bytes), expected, "{raw}");
+        };
+        check("1.0", "1");
+        check("1.50", "1.5");
+        check("1e3", "1000");
+        check("1E-7", "1e-7");
+        check("0.0000010", "0.000001");
+        check("0.00000015", "1.5e-7");
+        check("1e-10", "1e-10");
+        check("1e20", "100000000000000000000");
+        check("1e21", "1e+21");
+        check("123e25", "1.23e+27");
+        check("-0.0", "-0");
+        check("-0", "-0");
+        check("0e9", "0");
+        check("-12.500", "-12.5");
+        check("0.1", "0.1");
+        check("9007199254740992", "9007199254740992");
+        check("1e23", "1e+23");
+        check("5e-324", "5e-324");
+        check(
+            r#"{"b":[1.0,{"c":2.50}],"a":1E2}"#,
+            r#"{"a":100,"b":[1,{"c":2.5}]}"#,
+        );
+        // A float would not hold these.
+        for raw in [
+            "9007199254740993",
+            "12345678901234567890",
+            "0.1000000000000000055511151231257827",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "1e99999999999999999999",
+            "1.00000000000000000000000001",
+        ] {
+            check(raw, raw);
+        }
+    }
+
     /// JavaScript writes half of a cut emoji as an escape of its own.
     #[test]
     fn lone_surrogates_become_replacement_characters() {
@@ -222,6 +344,15 @@ mod tests {
         #[test]
         fn never_panics(raw in ".{0,60}") {
             drop(canonical_json(&raw));
+        }
+
+        #[test]
+        fn numbers_keep_their_value(raw in "-?(0|[1-9][0-9]{0,22})(\\.[0-9]{1,9})?([eE][-+]?[0-9]{1,3})?") {
+            let bytes = canonical_value(&raw).expect("a number");
+            let written = String::from_utf8_lossy(&bytes);
+            prop_assert_eq!(decimal(&raw), decimal(&written));
+            prop_assert_eq!(raw.starts_with('-'), written.starts_with('-'));
+            prop_assert_eq!(canonical_value(&written).expect("valid"), bytes.clone());
         }
 
         #[test]

@@ -9,7 +9,7 @@ use dapr_sidecar_core::access::{self, AccessControl};
 use dapr_sidecar_core::app::Protocol;
 use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke::{
-    CallerId, Error, HttpEndpoint, Invoker, InvokerSettings, Location, Request, Status,
+    CallerId, Error, HttpEndpoint, Invoker, InvokerSettings, Location, Origin, Request, Status,
 };
 use dapr_sidecar_core::metrics::Off;
 use dapr_sidecar_core::resiliency::{Resiliency, Resource};
@@ -25,6 +25,12 @@ use tokio::time::Instant;
 use crate::fakes::{Addresses, TwoPods, World, request};
 
 fn invoker(world: &Arc<World>, policies: serde_json::Value) -> Invoker {
+    let invoker = without_resolver(world, policies);
+    invoker.set_resolver(Arc::new(Addresses(Mutex::new(vec!["1.2.3.4:5"]))));
+    invoker
+}
+
+fn without_resolver(world: &Arc<World>, policies: serde_json::Value) -> Invoker {
     let resource = Resource {
         name: "r".to_owned(),
         spec: serde_json::from_value(policies).expect("a specification"),
@@ -42,7 +48,6 @@ fn invoker(world: &Arc<World>, policies: serde_json::Value) -> Invoker {
         resiliency: Arc::new(Resiliency::new("me", vec![resource], Arc::new(Off))),
         metrics: Arc::new(Off),
     });
-    invoker.set_resolver(Arc::new(Addresses(Mutex::new(vec!["1.2.3.4:5"]))));
     invoker.set_app(Some(Arc::clone(world) as _));
     invoker
 }
@@ -111,6 +116,22 @@ async fn targets_are_located() {
     }
 }
 
+#[tokio::test]
+async fn without_name_resolution_nobody_is_called() {
+    let world = Arc::new(World::default());
+    let invoker = without_resolver(&world, json!({}));
+    for target in ["me", "me.ns", "other", "http://h:1"] {
+        let error = invoker.invoke(target, request("m", "x")).await;
+        let error = error.expect_err("no resolver").message(target);
+        assert_eq!(
+            error,
+            format!("failed to invoke, id: {target}, err: name resolver not initialized")
+        );
+        invoker.locate(target).await.expect_err("nor by proxies");
+    }
+    assert!(world.seen.lock().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_cannot_be_reached_costs_no_call_and_no_time() {
     let world = Arc::new(World {
@@ -152,6 +173,20 @@ async fn a_call_that_breaks_goes_to_another_pod_at_once() {
         .collect();
     assert_eq!(to, ["ns/other@10.0.0.1:1", "ns/other@10.0.0.2:1"]);
     assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_carried_out_is_sent_to_many_pods_as_often_as_to_one() {
+    let world = Arc::new(World::default());
+    let invoker = invoker(&world, json!({}));
+    invoker.set_resolver(Arc::new(TwoPods::default()));
+    world.answer(std::iter::repeat_with(unavailable).take(9));
+    let error = invoker.invoke("other", request("m", "x")).await;
+    assert!(
+        matches!(error, Err(Error::Retried { retries: 3, .. })),
+        "{error:?}"
+    );
+    assert_eq!(world.calls(), 4);
 }
 
 /// A body that cannot be sent again.
@@ -355,6 +390,49 @@ async fn a_policy_replaces_the_built_in_retries_and_sees_statuses() {
         error.to_string(),
         "rpc error: code = Unavailable desc = gone"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_a_grpc_caller_gets_as_an_error_all_is_tried_again() {
+    let world = Arc::new(World::default());
+    let invoker = invoker(
+        &world,
+        json!({
+            "policies": {"retries": {"r": {"duration": "1ms", "maxRetries": 2,
+                "matching": {"httpStatusCodes": "500-599", "gRPCStatusCodes": "14"}}}},
+            "targets": {"apps": {"other": {"retry": "r"}}}
+        }),
+    );
+    let grpc = |code| Ok(Status::Grpc(rpc::Status::new(code, "")));
+    for (answer, calls) in [
+        (answered(302), 3),
+        (answered(404), 3),
+        (grpc(Code::NotFound), 3),
+        (answered(204), 1),
+        (grpc(Code::Ok), 1),
+    ] {
+        world.seen.lock().clear();
+        world.answers.lock().clear();
+        world.answer(std::iter::repeat_n(answer.clone(), 3));
+        let call = Request {
+            origin: Origin::Grpc,
+            ..request("m", "x")
+        };
+        invoker.invoke("other", call).await.expect("an answer");
+        assert_eq!(world.calls(), calls, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_says_so_itself() {
+    let world = Arc::new(World {
+        unreadable: true,
+        ..World::default()
+    });
+    let invoker = invoker(&world, json!({}));
+    let error = invoker.invoke("other", request("m", "x")).await;
+    let error = error.expect_err("nobody got it").to_string();
+    assert_eq!(error, "stream too large");
 }
 
 #[tokio::test(start_paused = true)]

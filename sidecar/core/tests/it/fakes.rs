@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(crate) dead: Option<&'static str>,
     /// An address whose application has gone.
     pub(crate) without_app: Option<&'static str>,
+    /// Whether bodies of requests to other sidecars break.
+    pub(crate) unreadable: bool,
 }
 
 impl World {
@@ -148,6 +150,14 @@ impl Peers for World {
             return Err(Failure {
                 status: rpc::Status::new(rpc::Code::Internal, "connection refused"),
                 is_untouched: true,
+                is_own: false,
+            });
+        }
+        if self.unreadable {
+            let status = rpc::Status::new(rpc::Code::Internal, "stream too large");
+            return Err(Failure {
+                is_own: true,
+                ..Failure::from(status)
             });
         }
         let to = format!("{}/{}@{}", target.namespace, target.app_id, target.address);

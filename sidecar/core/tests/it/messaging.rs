@@ -299,6 +299,151 @@ async fn batches_are_collected_and_answered_by_entry() {
     pubsubs.stop().await;
 }
 
+/// Deliveries on `bus` are repeated for ever.
+fn stubborn() -> serde_json::Value {
+    json!({
+        "policies": {"retries": {"r": {"duration": "1s"}}},
+        "targets": {"components": {"bus": {"inbound": {"retry": "r"}}}}
+    })
+}
+
+fn in_bulk(topic: &str) -> Subscription {
+    let mut subscription = subscription(topic, &[("", "/bulk")]);
+    subscription.bulk = Some(BulkSubscribe {
+        max_messages_count: 1,
+        max_await_duration_ms: 1,
+    });
+    subscription
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_given_up_gets_no_retries_and_comes_back_at_once() {
+    let pubsubs = pubsubs(stubborn());
+    let bus = Arc::new(Parallel::default());
+    drop(pubsubs.add(&metadata("bus", &[]), bus));
+    let (app, mut heard) = Listener::new(std::iter::repeat_n(retry(), 2));
+    let mut orders = subscription("orders", &[("", "/o")]);
+    orders.dead_letter_topic = Some("dead".to_owned());
+    let wanted = vec![orders, in_bulk("bulk")];
+    pubsubs.start(wanted.clone(), app.clone()).await;
+    for topic in ["orders", "bulk"] {
+        pubsubs.publish(message(topic, "1")).await.expect("sent");
+    }
+    next(&mut heard.events).await;
+    next(&mut heard.batches).await;
+    let (letters, mut dead) = mpsc::unbounded_channel();
+    let dead_letters = subscription("dead", &[]);
+    let sink = Arc::new(Sink(letters));
+    let _guard = pubsubs.subscribe_stream(dead_letters, sink).await;
+    pubsubs.give_up();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(heard.events.try_recv().is_err());
+    assert!(heard.batches.try_recv().is_err());
+    // Not all was tried that there is to try.
+    assert!(dead.try_recv().is_err());
+    let before = tokio::time::Instant::now();
+    pubsubs.start(wanted, app).await;
+    pubsubs.publish(message("orders", "2")).await.expect("sent");
+    next(&mut heard.events).await;
+    assert!(before.elapsed() < Duration::from_secs(1));
+    pubsubs.stop().await;
+}
+
+/// Answers nothing before it is told to.
+struct Slow(Arc<Listener>, tokio::sync::Semaphore);
+
+#[async_trait]
+impl AppChannel for Slow {
+    fn protocol(&self) -> app::Protocol {
+        self.0.protocol()
+    }
+
+    async fn invoke(
+        &self,
+        request: dapr_sidecar_core::invoke::Request,
+    ) -> Result<dapr_sidecar_core::invoke::Response, app::Error> {
+        self.0.invoke(request).await
+    }
+
+    async fn config(&self) -> Result<app::Config, app::Error> {
+        self.0.config().await
+    }
+
+    async fn subscriptions(&self) -> Result<Vec<Subscription>, app::Error> {
+        self.0.subscriptions().await
+    }
+
+    async fn deliver(
+        &self,
+        event: Event,
+        trace: &http::HeaderMap,
+    ) -> Result<EventOutcome, app::Error> {
+        let answer = self.0.deliver(event, trace).await;
+        self.1.acquire().await.expect("it is open").forget();
+        answer
+    }
+
+    async fn probe(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_given_up_may_finish_and_a_new_start_does_not_wait_for_it() {
+    let pubsubs = pubsubs(json!({}));
+    drop(pubsubs.add(&metadata("bus", &[]), bus()));
+    let (listener, mut heard) = Listener::new([]);
+    let app = Arc::new(Slow(listener, tokio::sync::Semaphore::new(0)));
+    let wanted = vec![subscription("orders", &[("", "/o")])];
+    pubsubs.start(wanted.clone(), app.clone()).await;
+    pubsubs.publish(message("orders", "1")).await.expect("sent");
+    next(&mut heard.events).await;
+    let before = tokio::time::Instant::now();
+    pubsubs.give_up();
+    pubsubs.start(wanted, app.clone()).await;
+    pubsubs.publish(message("orders", "2")).await.expect("sent");
+    next(&mut heard.events).await;
+    assert!(before.elapsed() < Duration::from_secs(1));
+    app.1.add_permits(2);
+    pubsubs.stop().await;
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_end_some_time_after_their_subscription() {
+    let pubsubs = pubsubs(stubborn());
+    let lease = pubsubs.add(&metadata("bus", &[]), bus());
+    let (app, mut heard) = Listener::new(std::iter::repeat_n(retry(), 1000));
+    let wanted = vec![subscription("orders", &[("", "/o")]), in_bulk("bulk")];
+    pubsubs.start(wanted, app).await;
+    for topic in ["orders", "bulk"] {
+        pubsubs.publish(message(topic, "1")).await.expect("sent");
+    }
+    next(&mut heard.events).await;
+    next(&mut heard.batches).await;
+    drop(pubsubs.remove("bus"));
+    let ended = tokio::time::timeout(Duration::from_secs(60), lease.ended()).await;
+    ended.expect("nothing uses the component any more");
+    while heard.events.try_recv().is_ok() {}
+    while heard.batches.try_recv().is_ok() {}
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(heard.events.try_recv().is_err());
+    assert!(heard.batches.try_recv().is_err());
+    pubsubs.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_does_not_wait_for_ever() {
+    let pubsubs = pubsubs(stubborn());
+    drop(pubsubs.add(&metadata("bus", &[]), bus()));
+    let (app, mut heard) = Listener::new(std::iter::repeat_n(retry(), 1000));
+    pubsubs.start(vec![in_bulk("bulk")], app).await;
+    pubsubs.publish(message("bulk", "1")).await.expect("sent");
+    next(&mut heard.batches).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(60), pubsubs.stop()).await;
+    stopped.expect("it ends");
+}
+
 #[tokio::test(start_paused = true)]
 async fn bulk_publishing() {
     let pubsubs = pubsubs(json!({}));
@@ -459,6 +604,27 @@ async fn subscriptions_are_retried_and_survive_reloads() {
     assert_eq!(next(&mut heard.events).await.path, "/o");
     assert!(pubsubs.remove("bus").is_some());
     assert!(!pubsubs.contains("bus"));
+    pubsubs.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_subscribed_after_the_end() {
+    let pubsubs = pubsubs(json!({}));
+    drop(pubsubs.add(&metadata("bus", &[]), bus()));
+    let (app, mut heard) = Listener::new([]);
+    let wanted = vec![subscription("t", &[("", "/t")])];
+    pubsubs.start(wanted.clone(), app.clone()).await;
+    pubsubs.shutdown().await;
+    // The application recovers, and resources change, while the end is held back.
+    pubsubs.start(wanted.clone(), app.clone()).await;
+    pubsubs.update(wanted, app).await;
+    assert!(pubsubs.subscriptions().is_empty());
+    pubsubs
+        .publish(message("t", "1"))
+        .await
+        .expect("publishing goes on");
+    tokio::task::yield_now().await;
+    assert!(heard.events.try_recv().is_err());
     pubsubs.shutdown().await;
 }
 

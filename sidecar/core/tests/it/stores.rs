@@ -115,6 +115,42 @@ async fn components_that_ask_for_too_much_are_refused() {
 }
 
 #[tokio::test]
+async fn an_option_nobody_knows_fails_its_item_only() {
+    let (stores, _) = stores(&[]);
+    let mut bad = save("bad", "1", None);
+    bad.concurrency = "sometimes".to_owned();
+    let error = stores
+        .save("store", vec![bad.clone(), save("good", "1", None)])
+        .await
+        .expect_err("one is bad");
+    let Error::Save { etag, reason, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(etag, EtagProblem::None);
+    assert_eq!(reason, "unrecognized concurrency model 'sometimes'");
+    assert_eq!(get(&stores, "good").await.as_deref(), Some("1"));
+    assert_eq!(get(&stores, "bad").await, None);
+    let all = stores.save("store", vec![bad.clone(), bad]).await;
+    all.expect_err("both are bad");
+
+    let delete = |key: &str, consistency: &str| DeleteItem {
+        key: key.to_owned(),
+        consistency: consistency.to_owned(),
+        ..DeleteItem::default()
+    };
+    let items = vec![delete("other", "never"), delete("good", "")];
+    let error = stores.delete_bulk("store", items).await;
+    let error = error.expect_err("one is bad");
+    assert!(
+        error
+            .to_string()
+            .contains("unrecognized consistency model 'never'"),
+        "{error}"
+    );
+    assert_eq!(get(&stores, "good").await, None);
+}
+
+#[tokio::test]
 async fn etag_problems_are_told_apart() {
     let (stores, _) = stores(&[]);
     stores

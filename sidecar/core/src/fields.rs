@@ -10,41 +10,41 @@ use serde_json::value::RawValue;
 
 /// The fields of an object, their values as they stand in the body.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'a>(Vec<(Name<'a>, &'a RawValue)>);
+pub struct Fields<'a>(Vec<(Name<'a>, &'a RawValue)>);
 
 #[derive(Debug, serde::Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Fields<'a> {
     /// The value of a field; `None` where it is absent or `null`.
-    pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
         let mut fields = self.0.iter().rev();
         let (_, raw) = fields.find(|(known, _)| known.0.eq_ignore_ascii_case(name))?;
         (raw.get() != "null").then_some(*raw)
     }
 
     /// The value of a field that may borrow from the body.
-    pub(super) fn borrowed<T: Deserialize<'a>>(
-        &self,
-        name: &str,
-    ) -> Result<Option<T>, serde_json::Error> {
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn borrowed<T: Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, serde_json::Error> {
         let raw = self.raw(name);
         raw.map(|raw| serde_json::from_str(raw.get())).transpose()
     }
 
     /// The value of a field; the default where it is absent or `null`.
-    pub(super) fn get<T: DeserializeOwned + Default>(
-        &self,
-        name: &str,
-    ) -> Result<T, serde_json::Error> {
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn get<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, serde_json::Error> {
         Ok(self.borrowed(name)?.unwrap_or_default())
     }
 
     /// A map of texts; one that is `null` is empty.
-    pub(super) fn metadata(
-        &self,
-        name: &str,
-    ) -> Result<BTreeMap<String, String>, serde_json::Error> {
+    ///
+    /// # Errors
+    /// It is no map, or has a value that is no text.
+    pub fn metadata(&self, name: &str) -> Result<BTreeMap<String, String>, serde_json::Error> {
         let metadata: BTreeMap<String, Option<String>> = self.get(name)?;
         let texts = metadata.into_iter();
         Ok(texts
