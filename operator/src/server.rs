@@ -179,12 +179,9 @@ where
     as_upstream(grpc.unary(service_fn(method), request).await)
 }
 
-/// The header of the status of an answer without messages.
-const STATUS: &str = "grpc-status";
-
 /// A request that is too large is out of range for tonic, and uses up a resource for everybody else.
 fn as_upstream<B>(mut answer: HttpResponse<B>) -> HttpResponse<B> {
-    if let Some(code) = answer.headers_mut().get_mut(STATUS)
+    if let Some(code) = answer.headers_mut().get_mut(Status::GRPC_STATUS)
         && Code::from_bytes(code.as_bytes()) == Code::OutOfRange
     {
         *code = HeaderValue::from(Code::ResourceExhausted as i32);

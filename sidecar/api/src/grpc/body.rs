@@ -125,7 +125,8 @@ impl GrpcBody {
     }
 }
 
-fn code(headers: &HeaderMap) -> Option<Code> {
+/// The status in headers or trailers.
+pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
     let number = headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()?;
     Some(Code::from_i32(number))
 }

@@ -20,12 +20,12 @@ use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::grpc::body::code;
 use crate::services::Core;
 use crate::wire;
 
 /// Marks a call as a stream.
 const STREAM: HeaderName = HeaderName::from_static("dapr-stream");
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Most bytes of a request that are kept for another attempt: the largest message by gRPC's own default.
 const MAX_REPLAY: usize = 4 << 20;
 /// Bytes before each message: whether it is compressed, and its length.
@@ -238,11 +238,11 @@ async fn judge(answer: Response<Body>) -> Result<Response<Body>, Failure> {
             Some(Ok(frame)) => break frame,
         }
     };
-    let code = first.trailers_ref().and_then(code);
+    let ended = first.trailers_ref().and_then(code);
     let first = futures::stream::once(std::future::ready(Ok(first)));
     let body = StreamBody::new(first.chain(BodyStream::new(rest))).boxed_unsync();
     let answer = Response::from_parts(parts, body);
-    match code {
+    match ended {
         Some(code) => judged(answer, code),
         None => Ok(answer),
     }
@@ -257,11 +257,6 @@ fn judged(answer: Response<Body>, code: Code) -> Result<Response<Body>, Failure>
         answer: Some(Box::new(answer)),
         is_last: false,
     })
-}
-
-fn code(headers: &HeaderMap) -> Option<Code> {
-    let number = headers.get(STATUS)?.to_str().ok()?.parse().ok()?;
-    Some(Code::from_i32(number))
 }
 
 fn broken(error: BoxError) -> rpc::Status {
