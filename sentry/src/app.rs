@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::args::{Oidc, Settings};
 use crate::jwt::Signer;
+use crate::material;
 use crate::metrics::Metrics;
 use crate::oidc;
 use crate::rotation::ledger::Ledger;
@@ -34,7 +35,7 @@ mod keeper;
 mod open;
 mod workloads;
 
-use keeper::{Keeper, Triggers};
+use keeper::{Again, Keeper, Triggers};
 use open::Place;
 use workloads::Workloads;
 
@@ -54,6 +55,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         cluster,
         root_validity,
         rotate_before,
+        replica_lag,
         watch_namespace,
         jwt,
         oidc,
@@ -111,6 +113,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         id,
         clock_skew: mtls.clock_skew,
         root_validity,
+        workload_ttl: mtls.workload_ttl,
         metrics: counters.clone(),
     };
     let load = async {
@@ -145,6 +148,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
     };
 
     let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let longest_ttl = material::longest_ttl(&opened.kept, mtls.workload_ttl);
     let policy = Policy {
         cluster_domain: cluster_domain.unwrap_or_else(|| trust_domain.to_string()),
         namespace,
@@ -155,12 +159,14 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         Some(cluster) => Workloads::Pods {
             pods: cluster.pods(),
             has_others: jwks.is_some(),
+            namespace: policy.namespace.clone(),
+            replica_lag,
         },
         None if opened.is_new => Workloads::Processes {
             known_from: SystemTime::UNIX_EPOCH,
         },
         None => Workloads::Processes {
-            known_from: SystemTime::now() + mtls.workload_ttl,
+            known_from: SystemTime::now() + longest_ttl,
         },
     };
     let keeper = Keeper {
@@ -173,6 +179,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         rotate_before,
         kept: opened.kept,
         record: opened.record,
+        again: Again::default(),
     };
     let (svid, anchors) = keeper
         .serving_certificate()

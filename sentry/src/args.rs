@@ -118,6 +118,10 @@ pub struct Args {
     /// How long before its end a root that Sentry made is replaced by itself; 0 means never.
     #[arg(long, default_value = "720h")]
     rotate_before: GoDuration,
+    /// In Kubernetes: how long another replica may take to hear of a step of the rotation. Each phase lasts longer, unless
+    /// there is one replica.
+    #[arg(long, default_value = "2m")]
+    replica_lag: GoDuration,
     /// In Kubernetes: the one namespace whose pods get certificates; empty is all.
     #[arg(long, default_value = "", value_name = "NAMESPACE")]
     watch_namespace: String,
@@ -153,6 +157,7 @@ pub(crate) struct Settings {
     pub(crate) cluster: Option<Client>,
     pub(crate) root_validity: Duration,
     pub(crate) rotate_before: Duration,
+    pub(crate) replica_lag: Duration,
     /// The one namespace whose pods get certificates.
     pub(crate) watch_namespace: Option<String>,
     pub(crate) jwt: Jwt,
@@ -220,6 +225,7 @@ impl Args {
             kubeconfig,
             root_validity,
             rotate_before,
+            replica_lag,
             watch_namespace,
             log: _,
             metrics,
@@ -307,6 +313,7 @@ impl Args {
             cluster,
             root_validity,
             rotate_before: rotate_before.0,
+            replica_lag: replica_lag.0,
             watch_namespace: non_empty(watch_namespace),
             jwt,
             oidc,
@@ -409,6 +416,8 @@ mod tests {
         assert_eq!(settings.grpc.port, 50001);
         assert_eq!(settings.healthz.port, 8080);
         assert_eq!(settings.watch_namespace, None);
+        // As long as the kubelet may take to renew a mounted Secret, which tells what a lost event did not.
+        assert_eq!(settings.replica_lag, Duration::from_secs(120));
         let folder = Path::new("/var/run/secrets/dapr.io/credentials");
         for (item, name) in [
             (Item::Root, "ca.crt"),

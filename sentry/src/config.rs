@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-const WORKLOAD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const WORKLOAD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
 /// How long the object may be missing, or the API server away, before that is an error.
 const APPEARANCE: Duration = Duration::from_secs(8);

@@ -1,9 +1,12 @@
 //! What is done with what was found: use it, make what is missing, or refuse. Nothing a user brought is ever replaced
 //! without their word.
 
+use std::time::Duration;
+
 use dapr_security::certificate;
 
-use crate::ca::Files;
+use crate::ca::{self, Files};
+use crate::config::WORKLOAD_TTL;
 use crate::jwt;
 use crate::rotation::Record;
 use crate::storage::{Changes, Item, Kept, Published, Storage};
@@ -80,9 +83,11 @@ pub(crate) fn publication(
     };
     let keys = jwt(kept).map(|pair| pair.keys);
     let root = kept.get(Item::Root);
+    let record = rotation(kept, storage)?;
     let wanted = Published {
         root: root.map(plain),
         keys,
+        phase: record.as_ref().map(|it| it.phase.name().to_owned()),
     };
     let same_root = match (&published.root, &wanted.root) {
         (None, _) => true,
@@ -90,7 +95,7 @@ pub(crate) fn publication(
         (Some(_), None) => false,
     };
     // While a root is rotated the Secret leads, and a crash may have come between it and the ConfigMap.
-    let is_rotating = rotation(kept, storage)?.is_some_and(|record| {
+    let is_rotating = record.is_some_and(|record| {
         let published = plain(published.root.as_deref().unwrap_or_default());
         record.expects(&published, &wanted.root)
     });
@@ -104,7 +109,8 @@ pub(crate) fn publication(
     // does: tokens that were issued are still verified with it.
     let is_off = !with_keys && wanted.keys.is_some();
     let same_keys = is_off || published.keys == wanted.keys;
-    let is_there = same_root && published.root.is_some() && same_keys;
+    let same_phase = published.phase == wanted.phase;
+    let is_there = same_root && published.root.is_some() && same_keys && same_phase;
     Ok((!is_there).then_some(wanted))
 }
 
@@ -126,6 +132,56 @@ pub(crate) fn rotation(kept: &Kept, storage: &Storage) -> Result<Option<Record>,
     record
         .map(Some)
         .map_err(|_| Refused::Rotation(storage.describe(Item::Rotation)))
+}
+
+/// The longest TTL that certificates of the authority may have, with those that are issued from now on. Where nothing
+/// was recorded, by the original or an older version for instance, they were issued with what is usual if not with more.
+pub(crate) fn longest_ttl(kept: &Kept, now: Duration) -> Duration {
+    let text = kept.get(Item::LongestTtl);
+    let recorded = text.and_then(|it| str::from_utf8(it).ok()?.trim().parse().ok());
+    recorded.map_or(WORKLOAD_TTL, Duration::from_secs).max(now)
+}
+
+/// The change that records a TTL; parts of a second count as a whole one.
+pub(crate) fn record_ttl(ttl: Duration) -> (Item, Option<Vec<u8>>) {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    (Item::LongestTtl, Some(seconds.to_string().into_bytes()))
+}
+
+/// What a person has to look at because of an error of the authority.
+pub(crate) fn at_fault(error: &ca::Error) -> Item {
+    match error {
+        ca::Error::Roots(_)
+        | ca::Error::Anchors(_)
+        | ca::Error::NotSelfSigned(_)
+        | ca::Error::NotAuthority(ca::Place::Root(_))
+        | ca::Error::PathLength(ca::Place::Root(_)) => Item::Root,
+        ca::Error::KeyBlock | ca::Error::Key(_) | ca::Error::KeyMismatch => Item::Key,
+        ca::Error::Chain(_)
+        | ca::Error::Broken(_)
+        | ca::Error::NotAuthority(ca::Place::Chain(_))
+        | ca::Error::PathLength(ca::Place::Chain(_))
+        | ca::Error::NotAccepted(_)
+        | ca::Error::NotValidNow
+        | ca::Error::Unrooted
+        | ca::Error::Make(_)
+        | ca::Error::Template(_)
+        | ca::Error::Cross => Item::Chain,
+    }
+}
+
+/// As [`at_fault`], of the pair that signs JWTs.
+pub(crate) fn jwt_at_fault(error: &jwt::Error) -> Item {
+    match error {
+        jwt::Error::Parse(_) | jwt::Error::Empty | jwt::Error::Missing(_) => Item::JwtKeys,
+        jwt::Error::KeyBlock
+        | jwt::Error::Key
+        | jwt::Error::Public(_)
+        | jwt::Error::Fit(_)
+        | jwt::Error::Generated
+        | jwt::Error::Make(_)
+        | jwt::Error::Sign => Item::JwtKey,
+    }
 }
 
 /// The JWT key and its key set, if both are there.

@@ -12,7 +12,7 @@ pub(crate) struct Metrics {
     pub(crate) server_certificate_failed: IntCounter,
     pub(crate) issuer_changed: IntCounter,
     pub(crate) issuer_expiry: IntGauge,
-    /// Not one of upstream's: 0 no rotation, 1 the new root is published, 2 the new issuer signs.
+    /// Not one of upstream's: see [`crate::rotation::Phase::number`].
     pub(crate) rotation_phase: IntGauge,
     /// Not one of upstream's.
     pub(crate) rotation_pending: IntGauge,
@@ -82,7 +82,7 @@ impl Metrics {
             )?,
             rotation_phase: IntGauge::new(
                 "dapr_sentry_root_rotation_phase",
-                "Rotation of the root: 0 none, 1 new root published, 2 new issuer signs.",
+                "Rotation of the root: 0 none, 1 new root published, 2 new issuer signs, 3 old root taken out.",
             )?,
             rotation_pending: IntGauge::new(
                 "dapr_sentry_root_rotation_pending",

@@ -26,6 +26,15 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
+    /// As it is published for everybody.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Publishing => "publishing",
+            Self::Switched => "switched",
+            Self::Retired => "retired",
+        }
+    }
+
     /// The value of the metric; 0 is no rotation.
     pub(crate) fn number(self) -> i64 {
         match self {
@@ -45,6 +54,10 @@ pub(crate) struct Record {
     pub(crate) since: u64,
     /// Seconds since the epoch at which the last certificate from before the phase has run out.
     pub(crate) until: u64,
+    /// Seconds since the epoch from which on no replica does what it did before the phase: only what is issued then
+    /// says who has followed. A record of an older version does not tell, so that only [`Self::until`] counts.
+    #[serde(default = "never")]
+    pub(crate) settled: u64,
     /// SHA-256 of the root certificates that leave the bundle in the end.
     pub(crate) retiring: Vec<String>,
     /// SHA-256 of the issuer certificate that is to sign.
@@ -73,6 +86,10 @@ impl Record {
             Phase::Switched | Phase::Retired => signs,
         }
     }
+}
+
+fn never() -> u64 {
+    u64::MAX
 }
 
 /// The SHA-256 of a bundle in hexadecimal.
@@ -104,6 +121,8 @@ pub(crate) struct View<'a> {
 pub(crate) enum Step {
     /// Nothing, and nothing changes by itself before this long has passed.
     Wait(Duration),
+    /// Take away the request that this rotation answers.
+    Acknowledge,
     /// Make the new root and publish it.
     Begin,
     /// Sign with the new issuer.
@@ -128,14 +147,19 @@ pub(crate) fn next(view: &View<'_>) -> Step {
     let Some(record) = view.record else {
         return begin(view);
     };
+    // Not part of the step that began it: a crash between the two must not lead to a second rotation.
+    if view.request == Some(record.request.as_str()) {
+        return Step::Acknowledge;
+    }
     if !view.is_about {
         return Step::Abandon;
     }
     if record.phase == Phase::Retired {
         return Step::Finish;
     }
-    let over = seconds(view.now) >= record.until;
-    if !view.acknowledged && !over {
+    let now = seconds(view.now);
+    let is_acknowledged = view.acknowledged && now >= record.settled;
+    if !is_acknowledged && now < record.until {
         return Step::Wait(LOOK_WHILE_ROTATING);
     }
     match record.phase {

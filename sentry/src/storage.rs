@@ -33,10 +33,12 @@ pub(crate) enum Item {
     NextKey,
     /// How far the rotation is, see [`crate::rotation::Record`].
     Rotation,
+    /// Seconds of the longest TTL that certificates of this authority were issued with.
+    LongestTtl,
 }
 
 impl Item {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Root,
         Self::Chain,
         Self::Key,
@@ -45,6 +47,7 @@ impl Item {
         Self::NextChain,
         Self::NextKey,
         Self::Rotation,
+        Self::LongestTtl,
     ];
 }
 
@@ -65,8 +68,25 @@ pub(crate) enum Error {
     Update { object: String, source: kube::Error },
     #[error("{0} was changed by somebody else")]
     Conflict(String),
+    #[error("the certificate authority changes faster than it can be read")]
+    Busy,
     #[error("{object}: key {key:?} is missing or no text")]
     Key { object: String, key: String },
+}
+
+impl Error {
+    /// Whether the same may work in a moment: it says nothing about the material itself.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::File(_)
+            | Self::Get { .. }
+            | Self::Missing(_)
+            | Self::Update { .. }
+            | Self::Conflict(_)
+            | Self::Busy => true,
+            Self::Journal(_) | Self::Key { .. } => false,
+        }
+    }
 }
 
 /// What is published beside the Secret, in the ConfigMap every pod of the control plane mounts.
@@ -74,6 +94,9 @@ pub(crate) enum Error {
 pub(crate) struct Published {
     pub(crate) root: Option<Vec<u8>>,
     pub(crate) keys: Option<Vec<u8>>,
+    /// How far the rotation is. Not for readers of the bundle: a step that changes nothing else is seen by the other
+    /// replicas, which may not watch the Secret.
+    pub(crate) phase: Option<String>,
 }
 
 /// What was found at one moment.
@@ -199,12 +222,16 @@ impl Storage {
         }
     }
 
-    /// What a person has to look at to see the chain that was found.
-    pub(crate) fn describe_chain(&self, kept: &Kept) -> String {
+    /// What a person has to look at to see an item that was found, which may have a foreign name.
+    pub(crate) fn describe_found(&self, kept: &Kept, item: Item) -> String {
+        let name = match item {
+            Item::Chain if kept.is_foreign => FOREIGN[0],
+            Item::Key if kept.is_foreign => FOREIGN[1],
+            item => return self.describe(item),
+        };
         match self {
-            _ if !kept.is_foreign => self.describe(Item::Chain),
-            Self::Directory(directory) => format!("file {:?}", directory.foreign(FOREIGN[0])),
-            Self::Cluster(cluster) => cluster.describe_key(FOREIGN[0]),
+            Self::Directory(directory) => format!("file {:?}", directory.foreign(name)),
+            Self::Cluster(cluster) => cluster.describe_key(name),
         }
     }
 

@@ -6,10 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use dapr_kubernetes::watch::{Backoff, Pace};
 use dapr_security::request::generate_key;
 use dapr_security::watch::Changes;
 use dapr_security::{KeyKind, Publisher, Svid, TrustAnchors};
 use parking_lot::Mutex;
+use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -19,15 +21,24 @@ use super::workloads::Workloads;
 use crate::ca::Authority;
 use crate::certificate::{Order, issue};
 use crate::jwt::Signer;
-use crate::rotation::ledger::Ledger;
+use crate::rotation::ledger::{Ledger, Wanted};
 use crate::rotation::{self, Record, Step, View};
 use crate::server::Policy;
-use crate::storage::Kept;
+use crate::storage::{self, Kept};
 
 mod step;
 
 /// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(10);
+/// Pauses while the material cannot be read. No event tells of what was missed meanwhile.
+const PACE: Pace = Pace::new(Duration::from_secs(1), Duration::from_secs(60));
+
+/// When to read again what could not be read.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    backoff: Backoff,
+    at: Option<Instant>,
+}
 
 /// A moment, or never.
 async fn at(moment: Option<Instant>) {
@@ -54,6 +65,22 @@ pub(super) struct Keeper {
     /// What was loaded last, and the rotation that is recorded there.
     pub(super) kept: Kept,
     pub(super) record: Option<Record>,
+    pub(super) again: Again,
+}
+
+/// What became of a look at the material.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reloaded {
+    /// It is in force; true if that is another authority than before.
+    Taken(bool),
+    /// The last good one stays.
+    Refused,
+}
+
+impl Reloaded {
+    fn is_new(self) -> bool {
+        self == Self::Taken(true)
+    }
 }
 
 /// What tells the keeper that something may have changed.
@@ -108,11 +135,12 @@ impl Keeper {
                     });
                     (false, pause)
                 }
-                Some(()) = triggers.published.recv() => (self.reload().await, Duration::ZERO),
+                Some(()) = triggers.published.recv() => (self.reload().await.is_new(), Duration::ZERO),
                 () = at(reload_at) => {
                     reload_at = None;
-                    (self.reload().await, Duration::ZERO)
+                    (self.reload().await.is_new(), Duration::ZERO)
                 }
+                () = at(self.again.at) => (self.reload().await.is_new(), Duration::ZERO),
                 () = sleep(pause) => self.advance().await,
             };
             pause = next;
@@ -139,18 +167,34 @@ impl Keeper {
         Ok(svid)
     }
 
-    /// Takes over what has changed; true if that is the authority.
-    async fn reload(&mut self) -> bool {
-        match self.place.reload().await {
-            Ok(opened) => self.take(opened),
-            Err(error) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "Changed certificate authority is not valid, keeping the last good one"
-                );
-                false
+    /// Takes over what has changed.
+    async fn reload(&mut self) -> Reloaded {
+        self.again.at = None;
+        let error = match self.place.reload().await {
+            Ok(opened) => {
+                self.again = Again::default();
+                return Reloaded::Taken(self.take(opened));
             }
+            Err(error) => error,
+        };
+        let cause = error.downcast_ref::<storage::Error>();
+        if cause.is_some_and(storage::Error::is_passing) {
+            let share = rand::rng().random();
+            let pause = self.again.backoff.fail(PACE, None, share);
+            self.again.at = Some(Instant::now() + pause);
+            tracing::warn!(
+                error = format!("{error:#}"),
+                ?pause,
+                "Certificate authority cannot be read, keeping the last good one and trying again"
+            );
+        } else {
+            self.again = Again::default();
+            tracing::error!(
+                error = format!("{error:#}"),
+                "Changed certificate authority is not valid, keeping the last good one"
+            );
         }
+        Reloaded::Refused
     }
 
     /// Puts valid material into force; true if the authority is another one.
@@ -199,25 +243,42 @@ impl Keeper {
                 .with_context(|| format!("{step:?}"))
             {
                 Ok(is_new) => (is_new, Duration::ZERO),
-                Err(error) => {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "Rotation of the root cannot go on, trying again"
-                    );
-                    // Most likely somebody else has written; see what is there now.
-                    (self.reload().await, RETRY)
-                }
+                Err(error) => self.recover(&error).await,
             },
+        }
+    }
+
+    /// After a step that failed: who has lost a race goes on from what the winner wrote.
+    async fn recover(&mut self, error: &anyhow::Error) -> (bool, Duration) {
+        let cause = error.downcast_ref::<storage::Error>();
+        let is_lost = matches!(cause, Some(storage::Error::Conflict(_)));
+        if is_lost {
+            tracing::debug!(
+                error = format!("{error:#}"),
+                "Another Sentry was faster with a step of the rotation"
+            );
+        } else {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "Rotation of the root cannot go on, trying again"
+            );
+        }
+        match self.reload().await {
+            Reloaded::Taken(is_new) if is_lost => (is_new, Duration::ZERO),
+            reloaded => (reloaded.is_new(), RETRY),
         }
     }
 
     fn step(&self) -> Step {
         let now = SystemTime::now();
         let authority = self.authority.load();
-        let pending = self.record.as_ref().map(|_| {
+        let pending = self.record.as_ref().map(|record| {
+            let wanted = Wanted {
+                authority: authority.fingerprint(),
+                from: record.settled,
+            };
             let ledger = self.ledger.lock();
-            self.workloads
-                .pending(&ledger, authority.fingerprint(), now)
+            self.workloads.pending(&ledger, wanted, now)
         });
         if let Some(pending) = pending {
             let count = pending.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX));
@@ -227,8 +288,7 @@ impl Keeper {
             record: self.record.as_ref(),
             request: self.kept.request.as_deref(),
             not_after: authority.not_after(),
-            is_own: !self.kept.is_foreign
-                && authority.is_generated(&self.place.trust_domain, &self.place.id),
+            is_own: self.place.is_own(&self.kept, &authority),
             rotate_before: self.rotate_before,
             is_about: self
                 .record

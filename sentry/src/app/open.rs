@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use dapr_security::{SpiffeId, TrustDomain};
 
 use crate::args::Jwt;
@@ -14,7 +14,7 @@ use crate::jwt::{self, Signer};
 use crate::material::{self, Ca};
 use crate::metrics::Metrics;
 use crate::rotation::Record;
-use crate::storage::{Changes, Item, Kept, Storage};
+use crate::storage::{self, Changes, Item, Kept, Storage};
 use crate::validator::jwks;
 
 /// How often the start begins anew because another Sentry wrote at the same time.
@@ -29,6 +29,7 @@ pub(super) struct Place {
     pub(super) id: SpiffeId,
     pub(super) clock_skew: Duration,
     pub(super) root_validity: Duration,
+    pub(super) workload_ttl: Duration,
     pub(super) metrics: Metrics,
 }
 
@@ -68,15 +69,44 @@ impl Place {
                         kept = saved;
                     }
                     // Another replica was faster; what it made is as good.
-                    Err(crate::storage::Error::Conflict(_)) => continue,
+                    Err(storage::Error::Conflict(_)) => continue,
                     Err(error) => return Err(error.into()),
                 }
             }
-            if let Some(opened) = self.settle(kept).await? {
+            let Some(opened) = self.settle(kept).await? else {
+                continue;
+            };
+            if let Some(opened) = self.remember_ttl(opened).await? {
                 return Ok(Opened { is_new, ..opened });
             }
         }
-        bail!("the certificate authority changes faster than it can be read")
+        Err(storage::Error::Busy.into())
+    }
+
+    /// Records with which TTL certificates are issued from now on, if it is longer than before; none if somebody else has
+    /// written meanwhile. An authority that Sentry does not replace needs no record.
+    async fn remember_ttl(&self, opened: Opened) -> anyhow::Result<Option<Opened>> {
+        let ttl = material::record_ttl(material::longest_ttl(&opened.kept, self.workload_ttl));
+        let is_known = opened.kept.get(ttl.0) == ttl.1.as_deref();
+        if is_known || !self.is_own(&opened.kept, &opened.authority) {
+            return Ok(Some(opened));
+        }
+        match self.storage.save(&opened.kept, &Changes::from([ttl])).await {
+            Ok(kept) => Ok(Some(Opened { kept, ..opened })),
+            Err(storage::Error::Conflict(_)) => Ok(None),
+            // Files that cannot be written cannot be rotated either, and serve as well as before.
+            Err(error @ storage::Error::File(_)) => {
+                let error = dapr_kit::process::chain(&error);
+                tracing::warn!(error, "The TTL of certificates cannot be recorded");
+                Ok(Some(opened))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether Sentry made the authority itself, so that it may replace it.
+    pub(super) fn is_own(&self, kept: &Kept, authority: &Authority) -> bool {
+        !kept.is_foreign && authority.is_generated(&self.trust_domain, &self.id)
     }
 
     /// Reads the material again. What is missing is not made: it was there before, and somebody has to say that it is
@@ -93,7 +123,7 @@ impl Place {
             }
             kept = self.storage.load().await?;
         }
-        bail!("the certificate authority changes faster than it can be read")
+        Err(storage::Error::Busy.into())
     }
 
     /// Checks the material and publishes what is not published yet; none if somebody else has written meanwhile, so that
@@ -110,7 +140,7 @@ impl Place {
                 opened.kept = kept;
                 Ok(Some(opened))
             }
-            Err(crate::storage::Error::Conflict(_)) => Ok(None),
+            Err(storage::Error::Conflict(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -126,6 +156,7 @@ impl Place {
             );
             let files = ca::generate(&self.plan(SystemTime::now()))?;
             changes.extend(material::changes(&files));
+            changes.extend([material::record_ttl(self.workload_ttl)]);
         }
         if self.jwt.enabled && material::jwt(kept).is_none() {
             let key = self.storage.describe(Item::JwtKey);
@@ -157,13 +188,18 @@ impl Place {
             bail!("the certificate authority is gone; restart sentry to have a new one made");
         };
         let record = material::rotation(&kept, &self.storage)?;
-        let where_ = self.storage.describe_chain(&kept);
-        let authority = Authority::from_files(&files, SystemTime::now())
-            .with_context(|| format!("the certificate authority is not valid ({where_})"))?;
+        let authority = Authority::from_files(&files, SystemTime::now()).map_err(|error| {
+            let at = material::at_fault(&error);
+            let at = self.storage.describe_found(&kept, at);
+            anyhow::Error::new(error)
+                .context(format!("the certificate authority is not valid ({at})"))
+        })?;
         let signer = match material::jwt(&kept) {
-            Some(files) => self
-                .signer(files)
-                .context("the JWT signing key is not valid")?,
+            Some(files) => self.signer(files).map_err(|error| {
+                let at = self.storage.describe(material::jwt_at_fault(&error));
+                anyhow::Error::new(error)
+                    .context(format!("the JWT signing key is not valid ({at})"))
+            })?,
             None if self.jwt.enabled => {
                 bail!("the JWT signing key is gone; restart sentry to have a new one made")
             }

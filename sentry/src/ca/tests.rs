@@ -130,6 +130,111 @@ fn every_key_type_can_be_brought() {
     }
 }
 
+/// What OpenSSL makes of a text; none if there is no OpenSSL that can.
+fn openssl(arguments: &[&str], input: &str) -> Option<String> {
+    use std::io::Write as _;
+    let mut child = std::process::Command::new("openssl")
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .ok()?;
+    child.stdin.take()?.write_all(input.as_bytes()).ok()?;
+    let output = child.wait_with_output().ok()?;
+    let text = String::from_utf8(output.stdout).ok();
+    text.filter(|_| output.status.success())
+}
+
+#[test]
+fn keys_of_the_older_forms_can_be_brought() {
+    for (algorithm, block, arguments) in [
+        (
+            &PKCS_ECDSA_P256_SHA256,
+            "EC PRIVATE KEY",
+            &["ec"] as &[&str],
+        ),
+        (&PKCS_ECDSA_P384_SHA384, "EC PRIVATE KEY", &["ec"]),
+        (
+            &PKCS_RSA_SHA256,
+            "RSA PRIVATE KEY",
+            &["rsa", "-traditional"],
+        ),
+    ] {
+        let mut files = brought(algorithm);
+        let text = String::from_utf8(files.key.clone()).unwrap();
+        let Some(key) = openssl(arguments, &text) else {
+            return skipped("sentry: keys in SEC1 and PKCS#1", "there is no openssl 3").unwrap();
+        };
+        assert!(key.contains(block), "{block}");
+        files.key = key.into_bytes();
+        let authority = Authority::from_files(&files, now()).unwrap();
+        assert!(accepts(authority.anchors().certificates(), &authority));
+        // OpenSSL names the curve in a block of its own before the key.
+        let parameters =
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        files.key.splice(0..0, parameters.bytes());
+        assert!(Authority::from_files(&files, now()).is_ok(), "{block}");
+    }
+}
+
+/// Written by the original's sentry 1.18.3 in standalone mode, without any flag but places and ports. Nobody trusts it.
+fn of_the_original() -> Files {
+    Files {
+        root: include_bytes!("../../tests/upstream/ca.crt").to_vec(),
+        chain: include_bytes!("../../tests/upstream/issuer.crt").to_vec(),
+        key: include_bytes!("../../tests/upstream/issuer.key").to_vec(),
+    }
+}
+
+#[test]
+fn an_authority_of_the_original_signs_and_is_rotated() {
+    let files = of_the_original();
+    let root = chain_from_pem(&files.root).unwrap();
+    let begin = certificate::parse(&root[0]).unwrap().validity().not_before;
+    // A day of its own year, whatever the clock of this machine says.
+    let now = moment(begin.timestamp()) + Duration::from_secs(30 * 24 * 3600);
+    let (trust_domain, sentry) = (
+        TrustDomain::new("localhost").unwrap(),
+        SpiffeId::new("spiffe://localhost/ns/default/dapr-sentry").unwrap(),
+    );
+    let issued = |authority: &Authority| {
+        let order = crate::certificate::Order {
+            id: &SpiffeId::new("spiffe://public/ns/default/orders").unwrap(),
+            dns_names: Vec::new(),
+            now,
+            ttl: Duration::from_secs(3600),
+            clock_skew: SKEW,
+        };
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        crate::certificate::issue(authority, &key, &order)
+            .unwrap()
+            .chain
+    };
+    let old = Authority::from_files(&files, now).unwrap();
+    assert!(old.is_generated(&trust_domain, &sentry));
+    old.anchors().verify(&issued(&old), now).unwrap();
+
+    let plan = Plan {
+        trust_domain: &trust_domain,
+        sentry: &sentry,
+        clock_skew: SKEW,
+        validity: YEAR,
+        now,
+    };
+    let next = succeed(&old, &plan).unwrap();
+    let both = Authority::from_files(&next, now).unwrap();
+    // Before and after the switch, for who knows the new bundle and for who knows the old root only.
+    for (authority, anchors) in [(&old, &both), (&both, &both), (&both, &old)] {
+        anchors.anchors().verify(&issued(authority), now).unwrap();
+    }
+    let files = retire(&next, old.signing_roots()).unwrap();
+    let new = Authority::from_files(&files, now).unwrap();
+    new.anchors().verify(&issued(&new), now).unwrap();
+    old.anchors().verify(&issued(&new), now).unwrap();
+    assert!(new.anchors().verify(&issued(&old), now).is_err());
+}
+
 #[test]
 fn several_roots_are_allowed() {
     let mut files = generated();

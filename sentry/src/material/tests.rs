@@ -31,6 +31,7 @@ fn kept(items: &[(Item, &str)], published: Option<Option<&str>>) -> Kept {
     kept.published = published.map(|root| Published {
         root: root.map(|text| text.as_bytes().to_vec()),
         keys: None,
+        phase: None,
     });
     kept
 }
@@ -94,6 +95,7 @@ fn record(before: &str) -> String {
         phase: Phase::Publishing,
         since: 0,
         until: 0,
+        settled: 0,
         retiring: Vec::new(),
         successor: String::new(),
         request: String::new(),
@@ -126,6 +128,48 @@ async fn what_is_published_must_be_what_is_kept() {
     check(&rotating(&old), Some("old"), "root");
     check(&rotating(&foreign), Some("old"), "differs from");
     check(&rotating("no record"), Some("old"), "is no rotation state");
+}
+
+/// The Secret may not be watched: without it no other replica would hear of a step that leaves the bundle as it is.
+#[tokio::test]
+async fn each_step_changes_what_is_published() {
+    let storage = cluster();
+    let record = record("root");
+    let check = |record: Option<&str>, phase: Option<&str>, expected: Option<Option<&str>>| {
+        let mut kept = kept(&WHOLE, Some(Some("root")));
+        if let Some(record) = record {
+            kept.items.insert(Item::Rotation, record.into());
+        }
+        kept.published.as_mut().unwrap().phase = phase.map(str::to_owned);
+        let found = publication(&kept, &storage, false).unwrap();
+        let found = found.map(|it| it.phase);
+        assert_eq!(found.as_ref().map(Option::as_deref), expected, "{phase:?}");
+    };
+    check(None, None, None);
+    check(Some(&record), None, Some(Some("publishing")));
+    check(Some(&record), Some("publishing"), None);
+    let switched = record.replace("publishing", "switched");
+    check(Some(&switched), Some("publishing"), Some(Some("switched")));
+    check(None, Some("retired"), Some(None));
+}
+
+#[test]
+fn the_longest_ttl_is_never_forgotten() {
+    let check = |recorded: Option<&str>, now: u64, expected: u64| {
+        let items: Vec<_> = recorded
+            .map(|it| (Item::LongestTtl, it))
+            .into_iter()
+            .collect();
+        let found = longest_ttl(&kept(&items, None), Duration::from_secs(now));
+        assert_eq!(found.as_secs(), expected, "{recorded:?} {now}");
+    };
+    check(Some("60"), 3, 60);
+    check(Some("3"), 60, 60);
+    check(None, 60, 86_400);
+    check(None, 100_000, 100_000);
+    check(Some("no number"), 60, 86_400);
+    let (_, text) = record_ttl(Duration::from_millis(1_500));
+    assert_eq!(text.as_deref(), Some(&b"2"[..]));
 }
 
 #[test]

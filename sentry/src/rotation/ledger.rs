@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::SystemTime;
 
+use super::seconds;
+
 /// Most certificates that are remembered one by one. Beyond, only the last moment at which one of them runs out is.
 const LIMIT: usize = 100_000;
 
@@ -20,7 +22,24 @@ pub(crate) enum Holder {
 struct Held {
     owner: u64,
     authority: u64,
+    issued: SystemTime,
     not_after: SystemTime,
+}
+
+/// What a workload must have been seen with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// [`crate::ca::Authority::fingerprint`].
+    pub(crate) authority: u64,
+    /// Seconds since the epoch from which on it must have been issued: whoever got it before may have got something else
+    /// from another replica since.
+    pub(crate) from: u64,
+}
+
+impl Held {
+    fn is(&self, wanted: Wanted) -> bool {
+        self.authority == wanted.authority && seconds(self.issued) >= wanted.from
+    }
 }
 
 /// The certificates that were issued and may still be in use.
@@ -67,6 +86,7 @@ impl Ledger {
         let held = Held {
             owner: issue.owner,
             authority: issue.authority,
+            issued: now,
             not_after: issue.not_after,
         };
         let is_full = self.held.len() >= LIMIT;
@@ -92,21 +112,21 @@ impl Ledger {
         self.held.remove(&Holder::Pod(uid.to_owned()));
     }
 
-    /// How many certificates of other authorities may still be in use.
-    pub(crate) fn pending(&self, authority: u64, now: SystemTime) -> usize {
-        let is_old = |held: &&Held| held.authority != authority && held.not_after > now;
+    /// How many other certificates may still be in use.
+    pub(crate) fn pending(&self, wanted: Wanted, now: SystemTime) -> usize {
+        let is_old = |held: &&Held| !held.is(wanted) && held.not_after > now;
         let forgotten = self.forgotten.iter();
         self.held.values().filter(is_old).count()
             + forgotten
-                .filter(|(its, not_after)| **its != authority && **not_after > now)
+                .filter(|(its, not_after)| **its != wanted.authority && **not_after > now)
                 .count()
     }
 
-    /// Whether this pod's last certificate came from the authority.
-    pub(crate) fn has(&self, uid: &str, authority: u64) -> bool {
+    /// Whether this pod's last certificate is one of those.
+    pub(crate) fn has(&self, uid: &str, wanted: Wanted) -> bool {
         self.held
             .get(&Holder::Pod(uid.to_owned()))
-            .is_some_and(|held| held.authority == authority)
+            .is_some_and(|held| held.is(wanted))
     }
 }
 
@@ -118,6 +138,10 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn of(authority: u64) -> Wanted {
+        Wanted { authority, from: 0 }
     }
 
     fn issue(holder: Holder, replaces: Option<u8>, authority: u64, end: u64) -> Issue {
@@ -144,14 +168,14 @@ mod tests {
         ledger.issued(issue(serial(1), None, 7, 100), at(0));
         ledger.issued(issue(serial(2), None, 7, 50), at(0));
         ledger.issued(issue(pod("a"), None, 7, 100), at(0));
-        assert_eq!(ledger.pending(8, at(1)), 3);
-        assert_eq!(ledger.pending(7, at(1)), 0);
-        assert_eq!(ledger.pending(8, at(50)), 2);
+        assert_eq!(ledger.pending(of(8), at(1)), 3);
+        assert_eq!(ledger.pending(of(7), at(1)), 0);
+        assert_eq!(ledger.pending(of(8), at(50)), 2);
         ledger.issued(issue(serial(3), Some(1), 8, 200), at(60));
-        assert_eq!(ledger.pending(8, at(60)), 1);
+        assert_eq!(ledger.pending(of(8), at(60)), 1);
         ledger.issued(issue(pod("a"), None, 8, 200), at(60));
-        assert!(ledger.has("a", 8) && !ledger.has("a", 7));
-        assert_eq!(ledger.pending(8, at(60)), 0);
+        assert!(ledger.has("a", of(8)) && !ledger.has("a", of(7)));
+        assert_eq!(ledger.pending(of(8), at(60)), 0);
     }
 
     #[test]
@@ -161,7 +185,7 @@ mod tests {
         let mut foreign = issue(serial(2), Some(1), 8, 100);
         foreign.owner = 2;
         ledger.issued(foreign, at(1));
-        assert_eq!(ledger.pending(8, at(2)), 1);
+        assert_eq!(ledger.pending(of(8), at(2)), 1);
     }
 
     #[test]
@@ -170,7 +194,22 @@ mod tests {
         ledger.issued(issue(serial(1), None, 7, 100), at(0));
         ledger.issued(issue(serial(2), None, 8, 100), at(1));
         ledger.issued(issue(serial(3), Some(2), 8, 100), at(2));
-        assert_eq!(ledger.pending(8, at(3)), 1);
+        assert_eq!(ledger.pending(of(8), at(3)), 1);
+    }
+
+    /// Another replica, which has not heard of the new authority, may have issued to it in between.
+    #[test]
+    fn what_was_issued_too_early_does_not_count() {
+        let mut ledger = Ledger::default();
+        let wanted = Wanted {
+            authority: 8,
+            from: 20,
+        };
+        for (moment, pending) in [(19, 1), (20, 0)] {
+            ledger.issued(issue(pod("a"), None, 8, 100), at(moment));
+            assert_eq!(ledger.pending(wanted, at(30)), pending);
+            assert_eq!(ledger.has("a", wanted), pending == 0);
+        }
     }
 
     #[test]
@@ -178,7 +217,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.issued(issue(pod("a"), None, 7, 100), at(0));
         ledger.gone("a");
-        assert_eq!(ledger.pending(8, at(1)), 0);
+        assert_eq!(ledger.pending(of(8), at(1)), 0);
     }
 
     #[test]
@@ -190,8 +229,8 @@ mod tests {
             ledger.issued(issue(holder, None, 7, 100), at(0));
         }
         assert_eq!(ledger.held.len(), LIMIT);
-        assert_eq!(ledger.pending(8, at(99)), LIMIT + 1);
-        assert_eq!(ledger.pending(8, at(100)), 0);
+        assert_eq!(ledger.pending(of(8), at(99)), LIMIT + 1);
+        assert_eq!(ledger.pending(of(8), at(100)), 0);
         ledger.issued(issue(serial(1), None, 8, 300), at(200));
         assert_eq!(ledger.held.len(), 1);
     }

@@ -9,6 +9,7 @@ fn record(phase: Phase) -> Record {
         phase,
         since: 1_000,
         until: 2_000,
+        settled: 1_200,
         retiring: vec!["old".to_owned()],
         successor: "new".to_owned(),
         request: "now".to_owned(),
@@ -75,6 +76,9 @@ fn each_phase_waits_for_everybody_or_for_the_last_certificate() {
         assert_eq!(next(&view), Step::Wait(LOOK_WHILE_ROTATING));
         view.acknowledged = true;
         assert_eq!(next(&view), step);
+        // Another replica may still issue as before.
+        view.now = at(1_199);
+        assert_eq!(next(&view), Step::Wait(LOOK_WHILE_ROTATING));
         view.acknowledged = false;
         view.now = at(2_000);
         assert_eq!(next(&view), step);
@@ -99,6 +103,42 @@ fn a_rotation_ends_when_all_is_published_or_the_authority_is_replaced() {
         };
         assert_eq!(next(&view), Step::Abandon);
     }
+}
+
+#[test]
+fn a_request_is_taken_away_once_its_rotation_has_begun() {
+    for phase in [Phase::Publishing, Phase::Switched, Phase::Retired] {
+        let record = record(phase);
+        let view = View {
+            record: Some(&record),
+            request: Some("now"),
+            is_about: false,
+            ..view()
+        };
+        assert_eq!(next(&view), Step::Acknowledge);
+        let later = View {
+            request: Some("another"),
+            is_about: true,
+            ..view
+        };
+        assert_ne!(next(&later), Step::Acknowledge);
+    }
+}
+
+#[test]
+fn a_record_that_does_not_tell_when_replicas_have_followed_waits_for_the_last_certificate() {
+    let text = r#"{"phase": "switched", "since": 1000, "until": 2000, "retiring": [], "successor": "", "before": ""}"#;
+    let record: Record = serde_json::from_str(text).unwrap();
+    let mut view = View {
+        record: Some(&record),
+        is_about: true,
+        acknowledged: true,
+        now: at(1_999),
+        ..view()
+    };
+    assert_eq!(next(&view), Step::Wait(LOOK_WHILE_ROTATING));
+    view.now = at(2_000);
+    assert_eq!(next(&view), Step::Retire);
 }
 
 #[test]

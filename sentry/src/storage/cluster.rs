@@ -16,6 +16,10 @@ use super::{Changes, Error, FOREIGN, Item, Kept, Published};
 pub(crate) const NAME: &str = "dapr-trust-bundle";
 /// On the Secret: how far a rotation of the root is.
 const ROTATION_ANNOTATION: &str = "dapr.io/root-rotation";
+/// On the Secret: see [`Item::LongestTtl`].
+const LONGEST_TTL_ANNOTATION: &str = "dapr.io/longest-workload-cert-ttl-seconds";
+/// On the ConfigMap: the phase alone.
+const PHASE_ANNOTATION: &str = "dapr.io/root-rotation-phase";
 /// On the ConfigMap, which unlike the Secret may be watched: each new value asks for one rotation.
 const REQUEST_ANNOTATION: &str = "dapr.io/rotate-root";
 
@@ -59,16 +63,15 @@ impl Cluster {
         }
     }
 
+    /// Empty for what is no key but an annotation.
     fn key(&self, item: Item) -> &str {
-        self.keys
-            .get(&item)
-            .map_or(ROTATION_ANNOTATION, String::as_str)
+        self.keys.get(&item).map_or("", String::as_str)
     }
 
     pub(super) fn describe(&self, item: Item) -> String {
-        match item {
-            Item::Rotation => format!("{}, annotation {ROTATION_ANNOTATION:?}", self.secret()),
-            item => self.describe_key(self.key(item)),
+        match annotation(item) {
+            Some(name) => format!("{}, annotation {name:?}", self.secret()),
+            None => self.describe_key(self.key(item)),
         }
     }
 
@@ -89,10 +92,11 @@ impl Cluster {
     }
 
     pub(super) async fn load(&self) -> Result<Kept, Error> {
-        let secret = self.secrets.get_opt(NAME).await;
-        let secret = found(secret, || self.secret())?;
+        // The Secret is written first, so it is read last: what is published is never newer than what it follows from.
         let config_map = self.config_maps.get_opt(NAME).await;
         let config_map = found(config_map, || self.config_map())?;
+        let secret = self.secrets.get_opt(NAME).await;
+        let secret = found(secret, || self.secret())?;
         Ok(self.kept(secret, config_map))
     }
 
@@ -108,12 +112,12 @@ impl Cluster {
                 items.insert(*item, value.clone());
             }
         }
-        let annotations = secret.metadata.annotations.iter().flatten();
-        if let Some((_, text)) = annotations
-            .into_iter()
-            .find(|(name, _)| *name == ROTATION_ANNOTATION)
-        {
-            items.insert(Item::Rotation, text.clone().into_bytes());
+        let annotations = secret.metadata.annotations.as_ref();
+        for item in Item::ALL {
+            let text = annotation(item).and_then(|name| annotations?.get(name));
+            if let Some(text) = text {
+                items.insert(item, text.clone().into_bytes());
+            }
         }
         let foreign = FOREIGN.map(|name| value(name).cloned());
         let text = |item| {
@@ -121,12 +125,14 @@ impl Cluster {
             let text = texts.get(self.key(item)).filter(|it| !it.is_empty())?;
             Some(text.clone().into_bytes())
         };
+        let annotations = config_map.metadata.annotations.as_ref();
+        let annotated = |name: &str| annotations.and_then(|it| it.get(name)).cloned();
         let published = Published {
             root: text(Item::Root),
             keys: text(Item::JwtKeys),
+            phase: annotated(PHASE_ANNOTATION),
         };
-        let request = config_map.metadata.annotations.as_ref();
-        let request = request.and_then(|it| it.get(REQUEST_ANNOTATION)).cloned();
+        let request = annotated(REQUEST_ANNOTATION);
         let mut kept = Kept {
             items,
             published: Some(published),
@@ -143,27 +149,22 @@ impl Cluster {
             return Err(Error::Missing(self.secret()));
         };
         let mut secret = objects.0.clone();
-        let data = secret.data.get_or_insert_default();
         for (item, contents) in changes {
-            match (item, contents) {
-                (Item::Rotation, _) => {}
-                (item, Some(contents)) => {
-                    data.insert(self.key(*item).to_owned(), ByteString(contents.clone()));
-                }
-                (item, None) => {
-                    data.remove(self.key(*item));
-                }
-            }
-        }
-        if let Some(rotation) = changes.get(&Item::Rotation) {
-            let annotations = secret.metadata.annotations.get_or_insert_default();
-            match rotation {
-                Some(text) => {
-                    let text = String::from_utf8_lossy(text).into_owned();
-                    annotations.insert(ROTATION_ANNOTATION.to_owned(), text);
+            match annotation(*item) {
+                Some(name) => {
+                    let text = contents.as_ref().map(|it| String::from_utf8_lossy(it));
+                    annotate(&mut secret.metadata, name, text.as_deref());
                 }
                 None => {
-                    annotations.remove(ROTATION_ANNOTATION);
+                    let (data, key) = (secret.data.get_or_insert_default(), self.key(*item));
+                    match contents {
+                        Some(contents) => {
+                            data.insert(key.to_owned(), ByteString(contents.clone()));
+                        }
+                        None => {
+                            data.remove(key);
+                        }
+                    }
                 }
             }
         }
@@ -199,6 +200,8 @@ impl Cluster {
                 }
             }
         }
+        let phase = published.phase.as_deref();
+        annotate(&mut config_map.metadata, PHASE_ANNOTATION, phase);
         self.update(&mut config_map).await?;
         Ok(self.kept(objects.0.clone(), config_map))
     }
@@ -206,8 +209,7 @@ impl Cluster {
     pub(super) async fn request(&self, text: &str) -> Result<(), Error> {
         let config_map = self.config_maps.get_opt(NAME).await;
         let mut config_map = found(config_map, || self.config_map())?;
-        let annotations = config_map.metadata.annotations.get_or_insert_default();
-        annotations.insert(REQUEST_ANNOTATION.to_owned(), text.to_owned());
+        annotate(&mut config_map.metadata, REQUEST_ANNOTATION, Some(text));
         self.update(&mut config_map).await
     }
 
@@ -216,9 +218,7 @@ impl Cluster {
             return Err(Error::Missing(self.config_map()));
         };
         let mut config_map = objects.1.clone();
-        if let Some(annotations) = &mut config_map.metadata.annotations {
-            annotations.remove(REQUEST_ANNOTATION);
-        }
+        annotate(&mut config_map.metadata, REQUEST_ANNOTATION, None);
         self.update(&mut config_map).await?;
         Ok(self.kept(objects.0.clone(), config_map))
     }
@@ -229,6 +229,34 @@ impl Cluster {
         let updated = done(updated, || self.config_map())?;
         follow(&mut config_map.metadata, updated.metadata);
         Ok(())
+    }
+}
+
+/// The annotation of the Secret an item is kept in, if it is no key.
+fn annotation(item: Item) -> Option<&'static str> {
+    match item {
+        Item::Rotation => Some(ROTATION_ANNOTATION),
+        Item::LongestTtl => Some(LONGEST_TTL_ANNOTATION),
+        Item::Root
+        | Item::Chain
+        | Item::Key
+        | Item::JwtKey
+        | Item::JwtKeys
+        | Item::NextChain
+        | Item::NextKey => None,
+    }
+}
+
+fn annotate(metadata: &mut ObjectMeta, name: &str, text: Option<&str>) {
+    match (text, &mut metadata.annotations) {
+        (Some(text), annotations) => {
+            let annotations = annotations.get_or_insert_default();
+            annotations.insert(name.to_owned(), text.to_owned());
+        }
+        (None, Some(annotations)) => {
+            annotations.remove(name);
+        }
+        (None, None) => {}
     }
 }
 

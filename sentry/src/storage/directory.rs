@@ -14,6 +14,10 @@ const JOURNAL: &str = ".unfinished-write.json";
 /// Asks for a rotation.
 const REQUEST: &str = "rotate-root";
 
+/// Paths and contents; what is to be removed has none.
+type Journal = BTreeMap<PathBuf, Option<String>>;
+type Write = (PathBuf, Option<Vec<u8>>);
+
 /// The files, by item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Directory {
@@ -35,6 +39,7 @@ impl Directory {
             (Item::NextChain, "next-issuer.crt"),
             (Item::NextKey, "next-issuer.key"),
             (Item::Rotation, "root-rotation.json"),
+            (Item::LongestTtl, "longest-workload-cert-ttl-seconds"),
         ];
         let named = named.into_iter().zip(paths.map(Path::to_owned));
         let own = own.map(|(item, name)| (item, folder.join(name)));
@@ -68,28 +73,64 @@ impl Directory {
         }
         let [chain, key] = FOREIGN.map(|name| self.foreign(name));
         kept.adopt([file::read(&chain).await?, file::read(&key).await?]);
-        let request = file::read(&self.folder.join(REQUEST)).await?;
-        kept.request = request.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+        kept.request = self.requested().await;
         Ok(kept)
     }
 
-    pub(super) async fn save(&self, changes: &Changes) -> Result<(), Error> {
-        if changes.len() > 1 {
-            let changes: BTreeMap<PathBuf, Option<String>> = changes
-                .iter()
-                .map(|(item, contents)| {
-                    let contents = contents.as_ref().map(|it| STANDARD.encode(it));
-                    (self.path(*item).to_owned(), contents)
-                })
-                .collect();
-            let journal = serde_json::to_vec(&changes).unwrap_or_default();
-            file::write(&self.journal(), Some(&journal)).await?;
-            return self.finish().await;
+    /// The request, if there is one that can be read: another user's is not, and keeps nobody from anything else.
+    async fn requested(&self) -> Option<String> {
+        match file::read(&self.folder.join(REQUEST)).await {
+            Ok(text) => text.map(|text| String::from_utf8_lossy(&text).trim().to_owned()),
+            Err(error) => {
+                let error = dapr_kit::process::chain(&error);
+                tracing::warn!(
+                    error,
+                    "A new root was asked for in a way that cannot be read: run `sentry rotate` as the user of sentry"
+                );
+                None
+            }
         }
-        for (item, contents) in changes {
-            file::write(self.path(*item), contents.as_deref()).await?;
+    }
+
+    pub(super) async fn save(&self, changes: &Changes) -> Result<(), Error> {
+        for (path, contents) in self.writes(changes)? {
+            file::write(&path, contents.as_deref()).await?;
         }
         Ok(())
+    }
+
+    /// The writes that make the changes, in order. After each of them the next load finds all changes or none.
+    fn writes(&self, changes: &Changes) -> Result<Vec<Write>, Error> {
+        if changes.len() < 2 {
+            let only = changes.iter();
+            return Ok(only
+                .map(|(item, contents)| (self.path(*item).to_owned(), contents.clone()))
+                .collect());
+        }
+        let journal: Journal = changes
+            .iter()
+            .map(|(item, contents)| {
+                let contents = contents.as_ref().map(|it| STANDARD.encode(it));
+                (self.path(*item).to_owned(), contents)
+            })
+            .collect();
+        let journal = serde_json::to_vec(&journal).unwrap_or_default();
+        let rest = self.rest(&journal)?;
+        let first = (self.journal(), Some(journal));
+        Ok(std::iter::once(first).chain(rest).collect())
+    }
+
+    /// The writes that a journal stands for; its removal is the last.
+    fn rest(&self, journal: &[u8]) -> Result<Vec<Write>, Error> {
+        let damaged = || Error::Journal(self.journal());
+        let changes: Journal = serde_json::from_slice(journal).map_err(|_| damaged())?;
+        let mut writes = Vec::new();
+        for (path, contents) in changes {
+            let contents = contents.map(|it| STANDARD.decode(it)).transpose();
+            writes.push((path, contents.map_err(|_| damaged())?));
+        }
+        writes.push((self.journal(), None));
+        Ok(writes)
     }
 
     /// Keeps what is about to be replaced, under names that end in `.replaced`.
@@ -115,24 +156,30 @@ impl Directory {
         self.folder.join(name)
     }
 
+    /// Does so many of the writes of a change, as one who is killed then; says whether there were more.
+    #[cfg(test)]
+    pub(crate) async fn begin(&self, changes: &Changes, writes: usize) -> bool {
+        let all = self.writes(changes).expect("what was just made is whole");
+        for (path, contents) in all.iter().take(writes) {
+            let written = file::write(path, contents.as_deref()).await;
+            written.expect("a folder of the test");
+        }
+        writes < all.len()
+    }
+
     fn journal(&self) -> PathBuf {
         self.folder.join(JOURNAL)
     }
 
     /// Does what the journal says, whether it was begun just now or before a crash.
     async fn finish(&self) -> Result<(), Error> {
-        let path = self.journal();
-        let Some(journal) = file::read(&path).await? else {
+        let Some(journal) = file::read(&self.journal()).await? else {
             return Ok(());
         };
-        let damaged = || Error::Journal(path.clone());
-        let changes: BTreeMap<PathBuf, Option<String>> =
-            serde_json::from_slice(&journal).map_err(|_| damaged())?;
-        for (path, contents) in changes {
-            let contents = contents.map(|it| STANDARD.decode(it)).transpose();
-            file::write(&path, contents.map_err(|_| damaged())?.as_deref()).await?;
+        for (path, contents) in self.rest(&journal)? {
+            file::write(&path, contents.as_deref()).await?;
         }
-        Ok(file::write(&path, None).await?)
+        Ok(())
     }
 }
 
@@ -195,29 +242,15 @@ mod tests {
                 format!("Key {text}"),
             ]
         };
-        for written in 0..=3 {
+        // The journal, three files, and the journal again.
+        for written in 0..=5 {
             let folder = tempfile::tempdir().unwrap();
             let directory = directory(folder.path());
             directory.save(&changes("old")).await.unwrap();
-            // The journal is written first; then the files, one after the other.
-            let journal: BTreeMap<PathBuf, Option<String>> = changes("new")
-                .into_iter()
-                .map(|(item, it)| {
-                    (
-                        directory.path(item).to_owned(),
-                        it.map(|it| STANDARD.encode(it)),
-                    )
-                })
-                .collect();
-            std::fs::write(directory.journal(), serde_json::to_vec(&journal).unwrap()).unwrap();
-            for (item, contents) in changes("new").into_iter().take(written) {
-                std::fs::write(directory.path(item), contents.unwrap()).unwrap();
-            }
-            assert_eq!(
-                all(&directory.load().await.unwrap()),
-                place("new"),
-                "{written}"
-            );
+            directory.begin(&changes("new"), written).await;
+            let expected = place(if written == 0 { "old" } else { "new" });
+            let kept = directory.load().await.unwrap();
+            assert_eq!(all(&kept), expected, "{written}");
             assert!(!directory.journal().exists());
         }
         let folder = tempfile::tempdir().unwrap();
@@ -229,6 +262,21 @@ mod tests {
         std::fs::write(directory.journal(), "{\"half").unwrap();
         let error = directory.load().await.err().unwrap();
         assert!(error.to_string().contains("is damaged"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_read_keeps_nobody_from_anything_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = directory(folder.path());
+        directory.save(&changes("one")).await.unwrap();
+        directory.request("now").await.unwrap();
+        let kept = directory.load().await.unwrap();
+        assert_eq!(kept.request.as_deref(), Some("now"));
+        directory.acknowledge().await.unwrap();
+        // Nor can root read this as a file, who may read everybody's.
+        std::fs::create_dir(folder.path().join(REQUEST)).unwrap();
+        let kept = directory.load().await.unwrap();
+        assert_eq!((kept.request.as_deref(), kept.items.len()), (None, 3));
     }
 
     fn certificate(is_ca: bool) -> String {
@@ -257,7 +305,8 @@ mod tests {
         assert!(kept.is_foreign);
         assert_eq!(kept.get(Item::Chain), Some(authority.as_bytes()));
         assert_eq!(kept.get(Item::Key), Some(&b"key"[..]));
-        let told = |kept: &Kept| Storage::Directory(directory.clone()).describe_chain(kept);
+        let told =
+            |kept: &Kept| Storage::Directory(directory.clone()).describe_found(kept, Item::Chain);
         assert!(told(&kept).ends_with("tls.crt\""), "{}", told(&kept));
         write("tls.crt", "half writ");
         assert!(load().await.is_foreign, "to be refused by its name");

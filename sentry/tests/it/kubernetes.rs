@@ -29,7 +29,10 @@ mod lagging;
 mod material;
 mod minimal;
 mod refusals;
+mod replicas;
+mod reviews;
 mod rotation;
+mod stage;
 
 const NAME: &str = "dapr-trust-bundle";
 const HOUR: Duration = Duration::from_secs(3600);

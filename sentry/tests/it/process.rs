@@ -11,7 +11,7 @@ use dapr_security::{
     AnchorsSource, Expect, KeyKind, Options, SENTRY_APP_ID, Security, SpiffeId, TokenSource,
     TrustDomain,
 };
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -96,18 +96,20 @@ pub(crate) struct Sentry {
     health: u16,
     metrics: u16,
     root: PathBuf,
+    log: NamedTempFile,
 }
 
 impl Sentry {
     /// Starts it on free ports.
     pub(crate) async fn spawn(mut command: Command, flags: Vec<String>, root: PathBuf) -> Self {
         let ports = [free_port().await, free_port().await, free_port().await];
+        let log = NamedTempFile::new().unwrap();
         let child = command
             .args(flags)
             .arg(format!("--port={}", ports[0]))
             .arg(format!("--healthz-port={}", ports[1]))
             .arg(format!("--metrics-port={}", ports[2]))
-            .stdout(Stdio::null())
+            .stdout(log.reopen().unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -117,7 +119,13 @@ impl Sentry {
             health: ports[1],
             metrics: ports[2],
             root,
+            log,
         }
+    }
+
+    /// What it has told so far, without the escapes of quotation marks.
+    pub(crate) fn log(&self) -> String {
+        read(self.log.path()).replace("\\\"", "\"")
     }
 
     pub(crate) async fn health(&self) -> std::io::Result<String> {

@@ -123,6 +123,39 @@ async fn a_root_near_its_end_is_replaced_unasked() {
 }
 
 #[tokio::test]
+async fn certificates_of_a_longer_ttl_from_before_the_start_are_waited_for() {
+    let place = Place::new("spec: {mtls: {workloadCertTTL: 60s, allowedClockSkew: 0s}}");
+    let sentry = place.start().await;
+    drop(sentry.security("orders").await);
+    assert_eq!(sentry.stop().await.code(), Some(0));
+    std::fs::write(place.path("config.yaml"), QUICK).unwrap();
+    let sentry = place.start().await;
+    let old = read(&place.credential("ca.crt"));
+    assert_eq!(rotate(&place).await.status.code(), Some(0));
+    eventually("the rotation", async || {
+        phase(&place).as_deref() == Some("publishing")
+    })
+    .await;
+    let text = read(&place.credential("root-rotation.json"));
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let moment = |name: &str| record[name].as_u64().unwrap();
+    assert!(moment("until") >= moment("since") + 60, "{record}");
+    // Certificates of the new TTL come and go, and still nobody can tell who has the older ones.
+    let started = timeout(SOON, Security::start(sentry.options("cart"))).await;
+    let (short, renewal) = started.unwrap().unwrap();
+    let _holder = Holder(tokio::spawn(renewal));
+    eventually("renewals beyond the end of the first", async || {
+        let pending = sentry.metric("dapr_sentry_root_rotation_pending").await;
+        assert_eq!(pending, -1.0);
+        short.renewals().borrow().succeeded >= 4
+    })
+    .await;
+    assert_eq!(phase(&place).as_deref(), Some("publishing"));
+    assert!(read(&place.credential("ca.crt")).starts_with(&old));
+    assert_eq!(sentry.stop().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_user_who_brings_an_authority_meanwhile_ends_it() {
     let (place, other) = (Place::new("spec: {}"), Place::new("spec: {}"));
     assert_eq!(other.start().await.stop().await.code(), Some(0));

@@ -23,6 +23,17 @@ async fn the_first_start_makes_an_authority_and_the_second_keeps_it() {
     assert_eq!(sentry.stop().await.code(), Some(0));
 }
 
+#[tokio::test]
+async fn a_request_that_cannot_be_read_does_not_keep_sentry_from_starting() {
+    let place = Place::new("spec: {}");
+    // To root, who may read the files of others, as unreadable as to everybody.
+    std::fs::create_dir(place.credential("rotate-root")).unwrap();
+    let sentry = place.start().await;
+    let log = sentry.log();
+    assert!(log.contains("in a way that cannot be read"), "{log}");
+    assert_eq!(sentry.stop().await.code(), Some(0));
+}
+
 pub(crate) async fn check(place: &Place, flags: &[&str], code: i32, expected: &str) {
     let output = command()
         .args(place.flags())

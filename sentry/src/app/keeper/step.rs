@@ -23,54 +23,42 @@ impl Keeper {
                 self.kept = self.place.storage.acknowledge(&self.kept).await?;
                 Ok(false)
             }
-            Step::Begin => {
-                let changes = self.begin(now)?;
-                tracing::info!(
-                    "Rotation of the root begins: the new root is published beside the old one"
-                );
-                self.write(&changes).await
+            Step::Acknowledge => {
+                self.kept = self.place.storage.acknowledge(&self.kept).await?;
+                Ok(false)
             }
-            Step::Switch => {
-                let changes = self.switch(now)?;
-                tracing::info!("Rotation of the root: the new issuer signs");
-                self.write(&changes).await
-            }
-            Step::Retire => {
-                let changes = self.retire(now)?;
-                tracing::info!("Rotation of the root: the old root is taken out of the bundle");
-                self.write(&changes).await
-            }
-            Step::Finish => {
-                tracing::info!("Rotation of the root is complete");
-                self.forget().await
-            }
-            Step::Abandon => {
-                tracing::warn!(
-                    "Rotation of the root is abandoned: the authority was replaced meanwhile"
-                );
-                self.forget().await
+            Step::Begin | Step::Switch | Step::Retire | Step::Finish | Step::Abandon => {
+                let changes = self.changes(step, now)?;
+                self.write(&changes, step).await
             }
         }
     }
 
-    async fn forget(&mut self) -> anyhow::Result<bool> {
+    /// What a step writes.
+    fn changes(&self, step: Step, now: SystemTime) -> anyhow::Result<Changes> {
+        match step {
+            Step::Begin => self.begin(now),
+            Step::Switch => self.switch(now),
+            Step::Retire => self.retire(now),
+            Step::Finish | Step::Abandon => Ok(self.forget()),
+            Step::Wait(_) | Step::Acknowledge | Step::Refuse => Ok(Changes::new()),
+        }
+    }
+
+    fn forget(&self) -> Changes {
         let items = [Item::Rotation, Item::NextChain, Item::NextKey];
-        let changes = items
+        items
             .into_iter()
             .filter(|item| self.kept.get(*item).is_some())
             .map(|item| (item, None))
-            .collect();
-        self.write(&changes).await
+            .collect()
     }
 
     /// Saves, publishes, takes over.
-    async fn write(&mut self, changes: &Changes) -> anyhow::Result<bool> {
+    async fn write(&mut self, changes: &Changes, step: Step) -> anyhow::Result<bool> {
         let kept = self.place.storage.save(&self.kept, changes).await?;
-        let mut opened = self.place.reload_from(kept).await?;
-        let is_answered = |record: &Record| opened.kept.request.as_ref() == Some(&record.request);
-        if opened.record.as_ref().is_some_and(is_answered) {
-            opened.kept = self.place.storage.acknowledge(&opened.kept).await?;
-        }
+        tell(step);
+        let opened = self.place.reload_from(kept).await?;
         Ok(self.take(opened))
     }
 
@@ -84,6 +72,7 @@ impl Keeper {
             phase: Phase::Publishing,
             since: seconds(now),
             until: self.until(now),
+            settled: self.settled(now),
             retiring: authority.signing_roots().to_vec(),
             successor: successor.issuer_fingerprint(),
             request: self.kept.request.clone().unwrap_or_default(),
@@ -137,6 +126,7 @@ impl Keeper {
             phase,
             since: seconds(now),
             until: self.until(now),
+            settled: self.settled(now),
             before: digest(&material::plain(&before.root)),
             ..record
         })
@@ -149,12 +139,39 @@ impl Keeper {
         }
     }
 
-    /// When the last certificate that may be signed by a replica that has not heard of the step has run out.
+    /// When the last certificate that may be signed by a replica that has not heard of the step has run out. None is
+    /// accepted for longer than its issuer.
     fn until(&self, now: SystemTime) -> u64 {
+        let longest = material::longest_ttl(&self.kept, self.policy.workload_ttl);
         let lag = self.workloads.lag();
         seconds(now)
-            .saturating_add(self.policy.workload_ttl.as_secs())
+            .saturating_add(longest.as_secs())
             .saturating_add(lag.as_secs())
+            .min(seconds(self.authority.load().not_after()))
+    }
+
+    /// When every replica has heard of the step.
+    fn settled(&self, now: SystemTime) -> u64 {
+        let lag = self.workloads.replica_lag();
+        seconds(now).saturating_add(lag.as_secs())
+    }
+}
+
+/// Only the replica whose write has won tells of a step.
+fn tell(step: Step) {
+    match step {
+        Step::Begin => tracing::info!(
+            "Rotation of the root begins: the new root is published beside the old one"
+        ),
+        Step::Switch => tracing::info!("Rotation of the root: the new issuer signs"),
+        Step::Retire => {
+            tracing::info!("Rotation of the root: the old root is taken out of the bundle");
+        }
+        Step::Finish => tracing::info!("Rotation of the root is complete"),
+        Step::Abandon => tracing::warn!(
+            "Rotation of the root is abandoned: the authority was replaced meanwhile"
+        ),
+        Step::Wait(_) | Step::Acknowledge | Step::Refuse => {}
     }
 }
 
@@ -164,3 +181,6 @@ impl Record {
         (Item::Rotation, Some(text))
     }
 }
+
+#[cfg(test)]
+mod tests;

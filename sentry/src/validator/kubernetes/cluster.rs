@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use dapr_kubernetes::Reader;
 use dapr_proto::dapr::proto::sentry::v1::SignCertificateRequest;
+use dapr_security::TrustDomain;
 use tokio::time::timeout;
 
-use super::{BoundPod, Configuration, ControlPlane, Denied, Pod, Reviewer, bound_pod, decide};
+use super::{
+    BoundPod, Configuration, ControlPlane, Denied, Pod, Reviewer, ServiceAccount, bound_pod, decide,
+};
 use crate::validator::{Error, Granted};
 
 /// How long a request waits for the first list of pods and configurations; the client then tries again.
 const SYNC: Duration = Duration::from_secs(2);
-/// How long a pod may take from its token's first use to its appearance in the watch.
+/// How long a pod, and the configuration it names, may each take to appear in their watches after the token's first use.
 const APPEARANCE: Duration = Duration::from_secs(1);
 
 /// The `kubernetes` validator.
@@ -38,13 +41,7 @@ impl Cluster {
         let bound = bound_pod(&request.token)?;
         let account = self.reviewer.review(&request.token).await?;
         let pod = self.pod(&account.namespace, &bound).await?;
-        let trust_domain = decide(
-            request,
-            &account,
-            &pod,
-            &self.control_plane,
-            |namespace, name| self.configurations.get(namespace, name),
-        )?;
+        let trust_domain = self.decide(request, &account, &pod).await?;
         Ok(Granted {
             trust_domain,
             pod: pod.uid().map(str::to_owned),
@@ -69,6 +66,29 @@ impl Cluster {
         };
         let found = timeout(APPEARANCE, appearance).await.ok().flatten();
         found.ok_or_else(|| Denied::NoPod(format!("{namespace}/{}", bound.name)))
+    }
+
+    /// Decides with the configuration the pod names. One that was made a moment ago may not have been seen yet, though the
+    /// pod has: no order holds between two kinds.
+    async fn decide(
+        &self,
+        request: &SignCertificateRequest,
+        account: &ServiceAccount,
+        pod: &Pod,
+    ) -> Result<TrustDomain, Denied> {
+        let mut changes = self.configurations.subscribe();
+        let get = |namespace: &str, name: &str| self.configurations.get(namespace, name);
+        let look = || decide(request, account, pod, &self.control_plane, get);
+        let appearance = async {
+            while let Err(Denied::NoConfiguration(_)) = look() {
+                if changes.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // Late or not, what is known by then decides.
+        timeout(APPEARANCE, appearance).await.unwrap_or_default();
+        look()
     }
 
     #[cfg(test)]

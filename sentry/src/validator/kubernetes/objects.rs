@@ -102,6 +102,12 @@ impl Pod {
         matches!(phase, Some(Phase::Succeeded | Phase::Failed))
     }
 
+    /// Whether it is one of Sentry's own that runs, or will.
+    pub(crate) fn is_sentry(&self) -> bool {
+        let service = self.annotations().get(CONTROL_PLANE);
+        !self.has_ended() && service.is_some_and(|it| it == SENTRY)
+    }
+
     /// Whether something in the pod is expected to ask for a certificate. Sentry signs its own and never asks.
     pub(crate) fn is_workload(&self) -> bool {
         let annotations = self.annotations();

@@ -1,5 +1,7 @@
 //! The Secret and the ConfigMap: made once, shared by replicas, never replaced in silence.
 
+use dapr_e2e_apiserver::preparation::skipped;
+
 use super::*;
 
 #[tokio::test]
@@ -61,7 +63,12 @@ async fn the_key_set_goes_with_its_key_and_foreign_keys_stay() {
 }
 
 /// A root, an intermediate and an issuer as a user brings them.
-fn brought() -> [String; 3] {
+pub(super) fn brought() -> [String; 3] {
+    brought_until(2100)
+}
+
+/// As [`brought`], with an issuer that is valid until the beginning of a year.
+fn brought_until(year: i32) -> [String; 3] {
     use rcgen::{
         BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     };
@@ -80,7 +87,8 @@ fn brought() -> [String; 3] {
     let (middle, middle_key) = make("middle");
     let root = Issuer::new(root, root_key);
     let middle_pem = middle.signed_by(&middle_key, &root).unwrap().pem();
-    let (issuer, key) = make("issuer");
+    let (mut issuer, key) = make("issuer");
+    issuer.not_after = rcgen::date_time_ymd(year, 1, 1);
     let middle = Issuer::new(middle, middle_key);
     let issuer_pem = issuer.signed_by(&key, &middle).unwrap().pem();
     [
@@ -116,8 +124,52 @@ async fn a_users_authority_is_taken_under_either_name_and_published() {
 #[tokio::test]
 async fn what_does_not_fit_is_refused_with_object_and_key() {
     let [root, chain, key] = brought();
-    let [other, _, _] = brought();
+    let [other, _, other_key] = brought();
+    let [old_root, old_chain, old_key] = brought_until(2001);
+    let broken = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    let jwt = |name: &str| {
+        let mut secret = json!({"ca.crt": root, "issuer.crt": chain, "issuer.key": key});
+        secret["jwt.key"] = json!(key);
+        secret["jwks.json"] = json!("{\"keys\": []}");
+        secret[name] = json!("broken");
+        secret
+    };
     for (secret, published, expected) in [
+        (
+            json!({"ca.crt": root, "issuer.crt": chain, "issuer.key": broken}),
+            json!({"ca.crt": root}),
+            "key \"issuer.key\"): issuer key is unusable",
+        ),
+        (
+            json!({"ca.crt": root, "issuer.crt": chain, "issuer.key": other_key}),
+            json!({"ca.crt": root}),
+            "key \"issuer.key\"): issuer key does not belong to the issuer certificate",
+        ),
+        (
+            json!({"ca.crt": root, "tls.crt": chain, "tls.key": other_key}),
+            json!({"ca.crt": root}),
+            "key \"tls.key\"): issuer key does not belong to the issuer certificate",
+        ),
+        (
+            json!({"ca.crt": "broken", "issuer.crt": chain, "issuer.key": key}),
+            json!({"ca.crt": "broken"}),
+            "key \"ca.crt\"): root certificates are unusable",
+        ),
+        (
+            json!({"ca.crt": old_root, "issuer.crt": old_chain, "issuer.key": old_key}),
+            json!({"ca.crt": old_root}),
+            "key \"issuer.crt\"): issuer certificate or its root is outside of its validity period",
+        ),
+        (
+            jwt("jwt.key"),
+            json!({"ca.crt": root}),
+            "key \"jwt.key\"): JWT signing key is no PEM private key",
+        ),
+        (
+            jwt("jwks.json"),
+            json!({"ca.crt": root}),
+            "key \"jwks.json\"): JWT key set is no valid JWKS",
+        ),
         (
             json!({"ca.crt": root, "issuer.crt": chain}),
             json!({"ca.crt": root}),
@@ -162,21 +214,26 @@ async fn a_running_sentry_keeps_the_last_good_authority() {
     let sentry = place.start(&[]).await;
     let good = place.config_map().await["ca.crt"].clone();
     let [other, chain, key] = brought();
-    // The ConfigMap alone is changed: Sentry sees it, and does not follow.
-    place.fill(&json!({}), &json!({"ca.crt": other})).await;
     place
         .pod(&place.namespace, "a", &[("dapr.io/app-id", "a")])
         .await;
     let token = place.token(&place.namespace, "a", &place.audience()).await;
     let mut options = place.options(&sentry, &place.namespace, "a", token).await;
     options.trust_anchors = AnchorsSource::Inline(good.clone());
-    let security = timeout(SOON, Security::start(options.clone()))
-        .await
-        .unwrap();
-    assert_eq!(
-        security.unwrap().0.trust_anchors_pem().unwrap().as_ref(),
-        good
-    );
+    let refused = async |reason: &str| {
+        eventually(reason, async || sentry.log().contains(reason)).await;
+        let security = timeout(SOON, Security::start(options.clone())).await;
+        let (security, _) = security.unwrap().unwrap();
+        assert_eq!(security.trust_anchors_pem().unwrap().as_ref(), good);
+    };
+    // The ConfigMap alone is changed: Sentry sees it, and does not follow.
+    place.fill(&json!({}), &json!({"ca.crt": other})).await;
+    refused("key \"ca.crt\" differs from Secret").await;
+    // An authority that has run out is changed in both.
+    let [root, chain_of_old, key_of_old] = brought_until(2001);
+    let secret = json!({"ca.crt": root, "issuer.crt": chain_of_old, "issuer.key": key_of_old});
+    place.fill(&secret, &json!({"ca.crt": root})).await;
+    refused("outside of its validity period").await;
     // Both are changed together, as a user replaces an authority: now it does.
     let secret = json!({"ca.crt": other, "issuer.crt": chain, "issuer.key": key});
     place
@@ -231,8 +288,9 @@ async fn root_and_an_unnamed_namespace_are_refused() {
     run("NAMESPACE", "NAMESPACE is not set").await;
     let is_root =
         std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
-    if is_root {
-        let skip = "DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK";
-        run(skip, "current user UID(0) is root").await;
+    if !is_root {
+        return skipped("sentry: refused root", "the tests do not run as root").unwrap();
     }
+    let skip = "DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK";
+    run(skip, "current user UID(0) is root").await;
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const SIGNED: &str = "dapr_sentry_cert_sign_success_total";
+
 #[tokio::test]
 async fn what_a_token_does_not_prove_is_denied() {
     let Some(place) = place("sentry: refused tokens").await else {
@@ -21,10 +23,12 @@ async fn what_a_token_does_not_prove_is_denied() {
     let own =
         std::fs::read_to_string(place.token(&shop, "orders-0", &place.audience()).await).unwrap();
 
+    let signed_before = sentry.metric(SIGNED).await;
     let mut check = async |request: SignCertificateRequest, code: Code, expected: &str| {
         let status = client.sign_certificate(request).await.unwrap_err();
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(expected), "{status}: {expected}");
+        assert_eq!(sentry.metric(SIGNED).await, signed_before, "{expected}");
     };
     let denied = Code::PermissionDenied;
     let orders = |token: &str| signed(&key, "orders", &shop, token.to_owned());
@@ -93,6 +97,21 @@ async fn what_a_token_does_not_prove_is_denied() {
         .into_bytes()
         .into();
     check(other_type, Code::InvalidArgument, "unexpected PEM block").await;
+
+    let mut damaged = orders(&own);
+    let mut block = pem::parse(&damaged.certificate_signing_request)
+        .unwrap()
+        .into_contents();
+    // The last bytes are the signature.
+    *block.last_mut().unwrap() ^= 1;
+    let text = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", block));
+    damaged.certificate_signing_request = text.into_bytes().into();
+    check(
+        damaged,
+        Code::InvalidArgument,
+        "certificate signing request has an invalid signature",
+    )
+    .await;
 
     // The token of a pod that is gone is dead at once.
     let pods = Api::<Pod>::namespaced(place.server.client().await.unwrap(), &shop);

@@ -2,6 +2,9 @@
 
 use super::*;
 
+const PHASE: &str = "dapr_sentry_root_rotation_phase";
+const PENDING: &str = "dapr_sentry_root_rotation_pending";
+
 fn annotation(secret: &Secret) -> Option<String> {
     let annotations = secret.metadata.annotations.as_ref()?;
     annotations.get("dapr.io/root-rotation").cloned()
@@ -18,6 +21,29 @@ async fn rotate(place: &Place) -> std::process::Output {
         .await
         .unwrap()
         .unwrap()
+}
+
+/// Waits until a phase is visible in metric and annotation, with the one pod still to come.
+async fn is_seen(place: &Place, sentry: &Sentry, number: f64, phase: &str) {
+    eventually(phase, async || {
+        sentry.metric(PHASE).await == number && sentry.metric(PENDING).await == 1.0
+    })
+    .await;
+    let client = place.server.client().await.unwrap();
+    let secrets = Api::<Secret>::namespaced(client.clone(), &place.namespace);
+    let record = annotation(&secrets.get(NAME).await.unwrap()).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["phase"], phase, "{record}");
+    let moment = |name: &str| record[name].as_u64().unwrap();
+    assert!(moment("since") + 2 <= moment("settled"), "{record}");
+    assert!(moment("settled") < moment("until"), "{record}");
+    for (name, length) in [("successor", 64), ("before", 64)] {
+        assert_eq!(record[name].as_str().unwrap().len(), length, "{record}");
+    }
+    assert_eq!(record["retiring"].as_array().unwrap().len(), 1, "{record}");
+    let maps = Api::<ConfigMap>::namespaced(client, &place.namespace);
+    let annotations = maps.get(NAME).await.unwrap().metadata.annotations;
+    assert_eq!(annotations.unwrap()["dapr.io/root-rotation-phase"], phase);
 }
 
 #[tokio::test]
@@ -39,7 +65,8 @@ async fn pods_that_renew_let_the_rotation_go_on() {
         }},
     });
     server.apply(&quick).await.unwrap();
-    let (sentry, replica) = tokio::join!(place.start(&[]), place.start(&[]));
+    let flags = ["--replica-lag=2s"];
+    let (sentry, replica) = tokio::join!(place.start(&flags), place.start(&flags));
     let old = place.config_map().await["ca.crt"].clone();
 
     let annotations = [("dapr.io/enabled", "true"), ("dapr.io/app-id", "a")];
@@ -50,9 +77,16 @@ async fn pods_that_renew_let_the_rotation_go_on() {
     let (security, renewal) = started.unwrap();
     let renewal = tokio::spawn(renewal);
 
-    let output = rotate(&place).await;
+    let observed = async {
+        for (number, phase) in [(1.0, "publishing"), (2.0, "switched")] {
+            is_seen(&place, &sentry, number, phase).await;
+        }
+    };
+    let (output, ()) = tokio::join!(rotate(&place), observed);
     let told = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{told}");
+    assert_eq!(sentry.metric(PHASE).await, 0.0);
+    assert_eq!(sentry.metric(PENDING).await, 0.0);
     for line in [
         "published beside the old one",
         "The new issuer signs",
