@@ -3,13 +3,13 @@
 use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
 use dapr_security::Identity;
 
+use crate::table::{self, TABLE_LIMIT};
+
 /// Actor types that only the runtime of the app they name may host.
 const INTERNAL_PREFIX: &str = "dapr.internal.";
 
-/// What one host may take up in a table: with more, no table fits into the message that gRPC lets a client receive
-/// unless it is told otherwise, and nobody in the namespace would get any. A table has the whole host under each of
-/// its types, so its size grows with their square.
-const SHARE_LIMIT: usize = 4 << 20;
+/// What one host may take up in a table: a quarter is for others, whatever it reports.
+const SHARE_LIMIT: usize = TABLE_LIMIT / 4 * 3;
 
 /// Why a message was refused. It ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub(crate) fn check(host: &Host, identity: Option<&Identity>) -> Result<(), Refu
     if let Some(identity) = identity {
         check_identity(host, identity)?;
     }
-    let share = share(host);
+    let share = table::share(host);
     if share > SHARE_LIMIT {
         let types = host.entities.len();
         return Err(Refusal::Share { types, share });
@@ -52,12 +52,6 @@ pub(crate) fn check(host: &Host, identity: Option<&Identity>) -> Result<(), Refu
         Some(entity) => Err(Refusal::InternalType(entity.clone())),
         None => Ok(()),
     }
-}
-
-/// What the host takes up in a table, or in the log before it has types.
-fn share(host: &Host) -> usize {
-    let encoded = prost::Message::encoded_len(host);
-    encoded.saturating_mul(host.entities.len().max(1))
 }
 
 /// The trust domain is not compared: sidecars and the control plane may be of different ones.

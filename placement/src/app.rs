@@ -260,17 +260,11 @@ fn stopped(signal: Option<&str>) -> String {
     }
 }
 
-/// Opens the store of a replica. What is wrong with a damaged one may be a panic of the library that reads it.
+/// Opens the store of a replica, off the threads of the runtime.
 async fn open(folder: &Path, replica: &str) -> anyhow::Result<(PathBuf, Disk)> {
     let (own, id) = (folder.to_owned(), replica.to_owned());
     let opened = tokio::task::spawn_blocking(move || Disk::open(&own, &id)).await;
-    let disk = opened.with_context(|| {
-        format!(
-            "store in {} is damaged: restore it or move it away",
-            folder.display()
-        )
-    })??;
-    Ok((folder.to_owned(), disk))
+    Ok((folder.to_owned(), opened??))
 }
 
 /// Runs the service to its end, which it has some time for once it was told to stop.

@@ -14,7 +14,7 @@ use std::mem;
 use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
 
 use crate::ledger::{Namespace, Step};
-use crate::table::{Hosts, Operation, Order};
+use crate::table::{self, Hosts, Operation, Order};
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +70,12 @@ pub(crate) enum Action {
     Close {
         stream: StreamId,
         version: u64,
+    },
+    /// The stream reported more than the table has room for, both in bytes. It is already forgotten here.
+    Refuse {
+        stream: StreamId,
+        share: usize,
+        room: usize,
     },
     /// Start the timer, anew if it runs.
     Arm(Timer),
@@ -316,6 +322,9 @@ impl Rounds {
     }
 
     fn report(&mut self, stream: StreamId, host: Host) {
+        if !self.has_room(stream, &host) {
+            return;
+        }
         if self.hosts.report(stream, host) {
             self.abandoned += u32::from(self.phase != Phase::Idle);
             // Whoever has left goes with the first round that starts.
@@ -326,11 +335,28 @@ impl Rounds {
         }
     }
 
+    /// Whether the table has room for a host. Otherwise its stream leaves, and with it what it reported before.
+    fn has_room(&mut self, stream: StreamId, host: &Host) -> bool {
+        let (share, room) = (table::share(host), self.hosts.room(stream));
+        if share > room {
+            self.disconnected(stream);
+            self.actions.push(Action::Refuse {
+                stream,
+                share,
+                room,
+            });
+        }
+        share <= room
+    }
+
     /// One round for all reports that waited.
     fn report_held(&mut self) {
         let mut changed = self.remove_gone();
         let mut unchanged = Vec::new();
         for (stream, host) in mem::take(&mut self.held) {
+            if !self.has_room(stream, &host) {
+                continue;
+            }
             if self.hosts.report(stream, host) {
                 changed = true;
             } else if !self.hosts.contains(stream) {
@@ -518,6 +544,12 @@ impl Rounds {
         let mut reporting = Vec::new();
         let mut added = false;
         for (stream, host) in mem::take(&mut self.parked) {
+            if host
+                .as_ref()
+                .is_some_and(|host| !self.has_room(stream, host))
+            {
+                continue;
+            }
             let dated = host
                 .as_ref()
                 .is_none_or(|host| operation(host) != Some(HostOperation::Unknown));

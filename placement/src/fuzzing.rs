@@ -85,7 +85,7 @@ pub fn messages(mut data: &[u8]) {
                         *last = order.version;
                     }
                 }
-                Action::Close { stream, .. } => {
+                Action::Close { stream, .. } | Action::Refuse { stream, .. } => {
                     assert!(sent.remove(&stream).is_some(), "a stream is closed once");
                 }
                 Action::Arm(_) | Action::Disarm(_) => {}

@@ -19,7 +19,7 @@ use crate::ledger::Namespace;
 use crate::proposals::{Agreed, Proposals};
 use crate::state::{Shown, Table};
 use crate::stream::Outbox;
-use crate::table::Order;
+use crate::table::{Order, TABLE_LIMIT};
 use crate::term::Term;
 
 #[cfg(test)]
@@ -269,6 +269,11 @@ impl Owner {
                     events.extend(self.send(&to, &order).into_iter().map(Event::Disconnected));
                 }
                 Action::Close { stream, version } => self.close_late(stream, version),
+                Action::Refuse {
+                    stream,
+                    share,
+                    room,
+                } => self.refuse(stream, share, room),
                 Action::Arm(timer) => {
                     let after = self.settings.length(timer);
                     *self.timer(timer) = Some(Instant::now() + after);
@@ -323,6 +328,17 @@ impl Owner {
             tracing::warn!(namespace = %self.name, stream = stream.0, version, "Closing a stream that held up a round for {timeout}");
             let text = format!("dissemination timeout after {timeout} for version {version}");
             outbox.end(Status::deadline_exceeded(text));
+        }
+    }
+
+    fn refuse(&mut self, stream: StreamId, share: usize, room: usize) {
+        tracing::warn!(namespace = %self.name, stream = stream.0, share, room, "Refusing a host the table has no room for");
+        if let Some(outbox) = self.outboxes.remove(&stream) {
+            let text = format!(
+                "actor types take {share} bytes of the table, of whose {TABLE_LIMIT} other hosts of the namespace \
+                 have left {room}: host fewer types or give them shorter names"
+            );
+            outbox.end(Status::resource_exhausted(text));
         }
     }
 

@@ -12,7 +12,7 @@
 //!
 //! All of it runs on a simulated clock and network too (`simulation`): hence the parameters [`Kind`] and `Carrier`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -61,7 +61,7 @@ use network::Clients;
 use replica::Replica;
 use serde::{Deserialize, Serialize};
 use standing::{Standing, Store};
-use wire::{Hello, List, Name};
+use wire::{Greeting, Hello, List, Name};
 
 /// Pause between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(150);
@@ -79,9 +79,10 @@ const LEASE_MARGIN: Duration = Duration::from_millis(150);
 const SILENCE: Duration = Duration::from_millis(1300);
 /// How often the age of the last acknowledgement is looked at.
 const LEASE_CHECK: Duration = Duration::from_millis(50);
-/// Entries after which the log is replaced by a snapshot, and how many a slow replica may still be sent.
-const SNAPSHOT_AFTER: u64 = 2000;
-const KEPT_ENTRIES: u64 = 500;
+const COMPACTION: Compaction = Compaction {
+    after: 2000,
+    kept: 500,
+};
 
 /// How long after its beginning a replica still counts as knowing nothing, if nothing was agreed on with it: others
 /// that were started together with it may come to begin a moment later.
@@ -143,6 +144,15 @@ impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.address)
     }
+}
+
+/// When the log is replaced by a snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Compaction {
+    /// After so many entries.
+    after: u64,
+    /// How many of them a slow replica may still be sent.
+    kept: u64,
 }
 
 /// The replica cannot go on.
@@ -234,6 +244,7 @@ pub(crate) async fn run(
         draw,
         leads,
         seat,
+        compaction: COMPACTION,
         report,
     };
     let outcome = tokio::select! {
@@ -273,6 +284,13 @@ impl<C: Kind> Member<C> {
         let last = self.raft.metrics().borrow_watched().last_log_index;
         recent && last.unwrap_or_default() == 0
     }
+
+    /// Whether it has never heard of any member.
+    fn has_nothing(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let members = &metrics.borrow_watched().membership_config;
+        members.voter_ids().next().is_none()
+    }
 }
 
 /// What a replica says who it is.
@@ -294,6 +312,8 @@ struct Seat<C: Kind = Types> {
     wanted: Arc<Mutex<List>>,
     /// The incarnation each replica last went by, none for those that stand in for all they had.
     heard: Arc<Mutex<BTreeMap<u64, Claim<InstantOf<C>>>>>,
+    /// The members each replica named last. Silence is no reason to forget them, a start without a log is.
+    memberships: Arc<Mutex<BTreeMap<u64, BTreeSet<u64>>>>,
 }
 
 impl<C: Kind> Seat<C> {
@@ -303,19 +323,34 @@ impl<C: Kind> Seat<C> {
             member: Arc::default(),
             wanted: Arc::new(Mutex::new(list)),
             heard: Arc::default(),
+            memberships: Arc::default(),
         }
     }
 
-    fn hear(&self, Hello { from, list }: Hello) {
+    fn hear(&self, hello: Hello) {
+        let Hello {
+            from,
+            greeting,
+            list,
+        } = hello;
         let mut wanted = self.wanted.lock();
         if list.started > wanted.started {
             *wanted = list;
         }
         drop(wanted);
-        self.note(from);
+        self.note(from, &greeting);
     }
 
-    fn note(&self, Name { id, incarnation }: Name) {
+    fn note(&self, Name { id, incarnation }: Name, greeting: &Greeting) {
+        match greeting {
+            Greeting::Whole(members) if !members.is_empty() => {
+                self.memberships.lock().insert(id, members.clone());
+            }
+            Greeting::Whole(_) => {}
+            Greeting::Fresh | Greeting::Begun => {
+                self.memberships.lock().remove(&id);
+            }
+        }
         let at = C::now();
         let mut heard = self.heard.lock();
         heard.retain(|_, claim| claim.at.elapsed() < HEARD);
@@ -352,6 +387,10 @@ impl<C: Kind> Seat<C> {
         let heard = self.heard.lock();
         let recent = heard.iter().filter(|(_, claim)| claim.at.elapsed() < HEARD);
         recent.map(|(id, claim)| (*id, claim.incarnation)).collect()
+    }
+
+    fn memberships(&self) -> BTreeMap<u64, BTreeSet<u64>> {
+        self.memberships.lock().clone()
     }
 
     fn wanted(&self) -> List {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,24 +19,31 @@ use tonic::{Status, Streaming};
 use crate::admission::{self, Refusal};
 use crate::dissemination::StreamId;
 use crate::namespace::Message;
+use crate::table::TABLE_LIMIT;
 use crate::term::Term;
 
 /// Orders that wait for a stream to read them. A round needs three; bursts of reports abandon rounds and add one
 /// `lock` each, for a namespace of a thousand sidecars that all report anew within one turn of the socket.
 const UNREAD_ORDERS: usize = 1024;
+/// The bytes they may have together. All streams share an order, but one that never reads would keep tables that
+/// nobody else has any more; four of the largest are a dozen of those that thousands of hosts make.
+const UNREAD_BYTES: usize = 4 * TABLE_LIMIT;
 
 /// Opens the two ends. The token is cancelled as soon as either of them is dropped.
 pub(crate) fn channel() -> (Outbox, Orders, CancellationToken) {
     let (sender, receiver) = mpsc::channel(UNREAD_ORDERS);
     let (end, ended) = oneshot::channel();
     let over = CancellationToken::new();
+    let unread = Arc::new(AtomicUsize::new(0));
     let outbox = Outbox {
         sender,
+        unread: Arc::clone(&unread),
         end,
         _over: over.clone().drop_guard(),
     };
     let orders = Orders {
         receiver,
+        unread,
         ended: Some(ended),
         _over: over.clone().drop_guard(),
     };
@@ -46,6 +54,8 @@ pub(crate) fn channel() -> (Outbox, Orders, CancellationToken) {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     sender: mpsc::Sender<Bytes>,
+    /// Bytes that are queued.
+    unread: Arc<AtomicUsize>,
     end: oneshot::Sender<Status>,
     _over: DropGuard,
 }
@@ -57,6 +67,15 @@ pub(crate) struct Full;
 impl Outbox {
     /// Queues the frame of an order. One for a stream that has ended is dropped: its reader reports the end.
     pub(crate) fn send(&self, order: Bytes) -> Result<(), Full> {
+        if self.sender.is_closed() {
+            return Ok(());
+        }
+        // One writer: only the reader changes it meanwhile, and takes away.
+        let unread = self.unread.load(Ordering::Relaxed);
+        if unread > 0 && unread + order.len() > UNREAD_BYTES {
+            return Err(Full);
+        }
+        self.unread.fetch_add(order.len(), Ordering::Relaxed);
         match self.sender.try_send(order) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(Full),
@@ -74,6 +93,7 @@ impl Outbox {
 #[derive(Debug)]
 pub(crate) struct Orders {
     receiver: mpsc::Receiver<Bytes>,
+    unread: Arc<AtomicUsize>,
     ended: Option<oneshot::Receiver<Status>>,
     _over: DropGuard,
 }
@@ -96,7 +116,10 @@ impl http_body::Body for Orders {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
         }
         match ready!(self.receiver.poll_recv(cx)) {
-            Some(order) => Poll::Ready(Some(Ok(Frame::data(order)))),
+            Some(order) => {
+                self.unread.fetch_sub(order.len(), Ordering::Relaxed);
+                Poll::Ready(Some(Ok(Frame::data(order))))
+            }
             // The other end is being dropped; what it said last arrives with the status.
             None => Poll::Pending,
         }
@@ -302,5 +325,30 @@ mod tests {
             outbox.send(Bytes::new()).is_ok(),
             "a stream that has gone is not full"
         );
+    }
+
+    #[tokio::test]
+    async fn unread_tables_are_bounded_in_bytes() {
+        let (outbox, mut orders, _) = channel();
+        let table = || Bytes::from(vec![0; TABLE_LIMIT]);
+        for _ in 0..4 {
+            outbox.send(table()).expect("room");
+        }
+        assert!(outbox.send(table()).is_err());
+        assert!(outbox.send(Bytes::from_static(b"lock")).is_err());
+        assert_eq!(outbox.unread.load(Ordering::Relaxed), UNREAD_BYTES);
+        // What was read is not held any more.
+        drop(orders.frame().await.expect("open").expect("never fails"));
+        outbox.send(table()).expect("room");
+        assert!(outbox.send(table()).is_err());
+    }
+
+    #[tokio::test]
+    async fn one_order_is_never_too_large() {
+        let (outbox, _orders, _) = channel();
+        outbox
+            .send(Bytes::from(vec![0; UNREAD_BYTES + 1]))
+            .expect("room");
+        assert!(outbox.send(Bytes::from_static(b"x")).is_err());
     }
 }

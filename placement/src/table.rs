@@ -104,6 +104,20 @@ struct EncodedTable {
     load_map: BTreeMap<String, Bytes>,
 }
 
+/// The largest table in bytes. It has to fit into the message that gRPC lets a client receive unless it is told
+/// otherwise, together with what an order has besides: with a larger one nobody in the namespace would get any.
+pub(crate) const TABLE_LIMIT: usize = (4 << 20) - 1024;
+/// Tags and lengths around the name and the message of one host under one type, and around that type.
+const LENGTHS: usize = 32;
+
+/// What a host takes up in a table at most: it is there under each of its types, as a whole and with its name, so its
+/// share grows with the square of its types.
+pub(crate) fn share(host: &Host) -> usize {
+    let each = host.encoded_len() + host.name.len() + LENGTHS;
+    let names: usize = host.entities.iter().map(String::len).sum();
+    host.entities.len().saturating_mul(each) + names
+}
+
 /// A host as its stream reported it.
 #[derive(Clone, Debug)]
 struct Reported {
@@ -132,6 +146,8 @@ pub(crate) struct Hosts {
     /// What is not in a step of the log yet.
     put: BTreeSet<StreamId>,
     removed: BTreeSet<StreamId>,
+    /// The sum of the shares.
+    size: usize,
     /// Types with other hosts than at the end of the last round, and the streams whose reports made it so.
     touched: BTreeSet<String>,
     movers: BTreeSet<StreamId>,
@@ -149,6 +165,7 @@ impl Hosts {
                     let namesakes = hosts.orphans_by_name.entry(host.name.clone());
                     namesakes.or_default().push(id);
                     let encoded = encoded.clone();
+                    hosts.size += share(&host);
                     hosts.by_id.insert(id, Reported { host, encoded });
                 }
                 Err(error) => tracing::error!(%error, id = id.0, "Host in the log cannot be read"),
@@ -181,10 +198,18 @@ impl Hosts {
                 self.touched.extend(host.entities.iter().cloned());
                 self.removed.remove(&id);
                 self.put.insert(id);
+                self.size += share(&host);
                 self.by_id.insert(id, Reported::new(host));
             }
         }
         changed
+    }
+
+    /// The bytes the table has left for the host of a stream, in place of what it has reported before.
+    pub(crate) fn room(&self, stream: StreamId) -> usize {
+        let known = self.by_id.get(&self.id(stream));
+        let others = self.size - known.map_or(0, |known| share(&known.host));
+        TABLE_LIMIT.saturating_sub(others)
     }
 
     /// Forgets the host of a stream and says whether there was one.
@@ -327,6 +352,7 @@ impl Hosts {
         let Some(reported) = self.by_id.remove(&id) else {
             return false;
         };
+        self.size -= share(&reported.host);
         self.touched.extend(reported.host.entities);
         self.put.remove(&id);
         self.removed.insert(id);
@@ -371,6 +397,7 @@ mod tests {
             let mut expected: BTreeMap<String, PlacementTable> = BTreeMap::new();
             for (stream, mut host) in (0..).zip(reports) {
                 hosts.report(StreamId(stream), host.clone());
+                prop_assert_eq!(hosts.room(StreamId(stream)), TABLE_LIMIT - hosts.size + if host.entities.is_empty() { 0 } else { share(&Host { operation: HostOperation::Report.into(), ..host.clone() }) });
                 host.entities.sort();
                 host.operation = HostOperation::Report.into();
                 for entity in &host.entities {
@@ -378,6 +405,7 @@ mod tests {
                 }
             }
             let update = hosts.update(version, replication_factor);
+            prop_assert!(update.bytes.len() <= hosts.size + 1024, "no table is larger than its shares");
             let tables = PlacementTables { entries: expected, version: version.to_string(), api_level: 0, replication_factor };
             let expected = PlacementOrder { tables: Some(tables), operation: "update".to_owned(), version };
             prop_assert_eq!(PlacementOrder::decode(update.bytes), Ok(expected));

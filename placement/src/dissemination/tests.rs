@@ -57,6 +57,7 @@ fn render(action: &Action) -> String {
             )
         }
         Action::Close { stream, version } => format!("close{}@{version}", stream.0),
+        Action::Refuse { stream, .. } => format!("refuse{}", stream.0),
         // Scripts that are about it ask for it.
         Action::Arm(Timer::Patience | Timer::Grace) | Action::Propose(_) => String::new(),
         Action::Arm(timer) => format!("arm-{timer:?}").to_lowercase(),
@@ -716,6 +717,135 @@ fn bystanders_are_waited_for_with_patience_only() {
 }
 
 /// A namespace with hosts 1 to 3 of types t, t and u at version 7, without its former leader.
+/// A report whose share of a table is so many MiB.
+fn heavy(stream: u64, mebibytes: usize) -> Host {
+    let name = "x".repeat((mebibytes << 20) / 2 - 100);
+    host(stream, HostOperation::Report, None, &[&name])
+}
+
+/// Handles an event, lets the replicas agree, and answers every order; returns what was done beside the tables.
+fn settle(rounds: &mut Rounds, event: Event) -> String {
+    let mut events = VecDeque::from([event]);
+    let mut done = Vec::new();
+    while let Some(event) = events.pop_front() {
+        let mut actions = rounds.handle(event);
+        actions.extend(rounds.handle(Event::Committed(rounds.version())));
+        for action in actions {
+            if let Action::Send { to, order } = &action {
+                let operation = match order.operation {
+                    Operation::Lock => HostOperation::Lock,
+                    Operation::Update => HostOperation::Update,
+                    Operation::Unlock => HostOperation::Unlock,
+                };
+                let version = Some(order.version);
+                events.extend(to.iter().map(|stream| {
+                    Event::Message(*stream, host(stream.0, operation, version, &[]))
+                }));
+            }
+            match &action {
+                Action::Send { order, .. } if order.operation == Operation::Update => {
+                    assert!(
+                        order.bytes.len() <= 4 << 20,
+                        "gRPC lets a client receive it"
+                    );
+                }
+                Action::Send { order, .. } if order.operation == Operation::Unlock => {}
+                Action::Arm(_) | Action::Disarm(_) | Action::Propose(_) => {}
+                Action::Send { .. } | Action::Close { .. } | Action::Refuse { .. } => {
+                    done.push(render(&action));
+                }
+            }
+        }
+    }
+    done.join(" ")
+}
+
+#[test]
+fn hosts_the_table_has_no_room_for_are_refused() {
+    let mut rounds = Rounds::new(100, Coalescing::Off);
+    let mut check = |event: Event, expected: &str| {
+        let shown = format!("{event:.40?}");
+        assert_eq!(settle(&mut rounds, event), expected, "{}", &shown[..40]);
+    };
+    let small = |stream| host(stream, HostOperation::Report, None, &["t"]);
+    check(Event::Connected(StreamId(1), heavy(1, 3)), "lock1>1");
+    // Nobody else hears of the one that is refused.
+    check(Event::Connected(StreamId(2), heavy(2, 3)), "refuse2");
+    check(Event::Connected(StreamId(3), small(3)), "lock2>1,3");
+    // One that has a host already leaves with it.
+    check(Event::Message(StreamId(3), heavy(3, 3)), "refuse3 lock3>1");
+    // What it reported before makes room for what it reports now.
+    check(Event::Message(StreamId(1), heavy(1, 2)), "lock4>1");
+    check(Event::Visited(StreamId(9), heavy(9, 3)), "refuse9");
+    check(Event::Disconnected(StreamId(1)), "");
+    check(Event::Connected(StreamId(2), heavy(2, 3)), "lock6>2");
+}
+
+/// The distinct frames of a round of so many hosts, in which one more joins and a client asks for the table, as their
+/// addresses and lengths.
+fn frames(hosts: u64) -> BTreeMap<*const u8, usize> {
+    let mut rounds = Rounds::new(100, Coalescing::Off);
+    for stream in 1..=hosts {
+        settle(
+            &mut rounds,
+            Event::Connected(
+                StreamId(stream),
+                host(stream, HostOperation::Report, None, &["t"]),
+            ),
+        );
+    }
+    let client = StreamId(hosts + 2);
+    let events = [
+        Event::Connected(
+            StreamId(hosts + 1),
+            host(hosts + 1, HostOperation::Report, None, &["t"]),
+        ),
+        Event::Connected(client, host(client.0, HostOperation::Report, None, &[])),
+    ];
+    let mut updates = Vec::new();
+    let mut events = VecDeque::from(events);
+    while let Some(event) = events.pop_front() {
+        let mut actions = rounds.handle(event);
+        actions.extend(rounds.handle(Event::Committed(rounds.version())));
+        for action in actions {
+            let Action::Send { to, order } = action else {
+                continue;
+            };
+            let operation = match order.operation {
+                Operation::Lock => HostOperation::Lock,
+                Operation::Update => HostOperation::Update,
+                Operation::Unlock => HostOperation::Unlock,
+            };
+            let version = Some(order.version);
+            events
+                .extend(to.iter().map(|stream| {
+                    Event::Message(*stream, host(stream.0, operation, version, &[]))
+                }));
+            if order.operation == Operation::Update {
+                updates.push((to, order));
+            }
+        }
+    }
+    assert_eq!(updates.len(), 2, "one for the round and one for the client");
+    assert_eq!(updates[1].0, [client]);
+    let frames = updates.iter();
+    frames
+        .map(|(_, order)| (order.frame.as_ptr(), order.frame.len()))
+        .collect()
+}
+
+#[test]
+fn a_table_is_encoded_once_for_the_round_and_for_those_beside_it() {
+    let lengths = [100, 200, 400].map(|hosts| {
+        let frames = frames(hosts);
+        assert_eq!(frames.len(), 1, "all share one frame: {frames:?}");
+        frames.into_values().sum::<usize>()
+    });
+    // Twice the hosts take twice the bytes, and not four times.
+    assert!(lengths[1] * 10 < lengths[0] * 21, "{lengths:?}");
+    assert!(lengths[2] * 10 < lengths[1] * 21, "{lengths:?}");
+}
+
 fn left() -> Namespace {
     let mut hosts = Hosts::default();
     for (stream, entity) in [(1, "t"), (2, "t"), (3, "u")] {
@@ -988,7 +1118,7 @@ impl World {
                         sidecar.inbox.push_back(order.clone());
                     }
                 }
-                Action::Close { stream, .. } => {
+                Action::Close { stream, .. } | Action::Refuse { stream, .. } => {
                     assert!(
                         self.sidecars.remove(&stream).is_some(),
                         "a stream is closed once"

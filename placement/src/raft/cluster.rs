@@ -1,6 +1,6 @@
 //! The replicas, from `--id` and `--initial-cluster`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +100,15 @@ impl Cluster {
             .collect()
     }
 
+    /// The ids of replicas, for people; of those that are not in the list only the number is known.
+    pub(crate) fn names(&self, numbers: &BTreeSet<u64>) -> String {
+        let name = |of: &u64| {
+            let known = self.peers.keys().find(|id| number(id) == *of);
+            known.cloned().unwrap_or_else(|| format!("#{of}"))
+        };
+        numbers.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
     /// The same text on all replicas that have the same list.
     pub(crate) fn fingerprint(&self) -> String {
         let peers: Vec<String> = self
@@ -156,6 +165,14 @@ mod tests {
         check("p9", "p0=a:1", None);
         check("", "p0=a:1", None);
         check("p0", "", None);
+    }
+
+    #[test]
+    fn replicas_are_named_as_in_the_list() {
+        let cluster = Cluster::parse("p0", "p0=a:1,p1=b:2").expect("in the list");
+        let numbers = BTreeSet::from([number("p1"), 7]);
+        assert_eq!(cluster.names(&numbers), "#7, p1");
+        assert_eq!(cluster.names(&BTreeSet::new()), "");
     }
 
     #[test]

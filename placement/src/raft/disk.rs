@@ -3,12 +3,14 @@
 //! Every write is on the disk before it is confirmed. What cannot be read is an error of the start and never
 //! counts as empty: a replica that forgets breaks its word to the others.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, VoteOf};
@@ -87,6 +89,11 @@ impl Debug for Disk {
 impl Disk {
     /// Opens the store of a replica, made when there is none. Blocks.
     pub(crate) fn open(folder: &Path, replica: &str) -> Result<Self, Error> {
+        quietly(|| Self::try_open(folder, replica))
+            .unwrap_or_else(|what| Err(damaged(&folder.join(FILE), &what)))
+    }
+
+    fn try_open(folder: &Path, replica: &str) -> Result<Self, Error> {
         let path = folder.join(FILE);
         let unusable = |source| Error::Unusable {
             path: path.clone(),
@@ -137,7 +144,7 @@ impl Disk {
     /// an election.
     fn check_log(&self) -> Result<(), io::Error> {
         self.fact::<VoteOf<Types>>(fact::VOTE)?;
-        self.fact::<LogIdOf<Types>>(fact::COMMITTED)?;
+        let committed = self.fact::<LogIdOf<Types>>(fact::COMMITTED)?;
         let purged = self.fact::<LogIdOf<Types>>(fact::PURGED)?;
         let snapshot = self.snapshot()?;
         let covered = snapshot.and_then(|snapshot| snapshot.meta.last_log_id);
@@ -146,10 +153,19 @@ impl Disk {
         }
         let first = purged.map_or(0, |purged| purged.index() + 1);
         let entries = self.entries((Bound::Unbounded, Bound::Unbounded))?;
+        let mut last = covered;
         for (expected, entry) in (first..).zip(entries) {
             if entry.index() != expected {
                 return Err(io::Error::other(format!("entry {expected} is missing")));
             }
+            last = last.max(Some(entry.log_id()));
+        }
+        // Entries are written before they are agreed on, so the last one agreed on is here.
+        if let Some(committed) = committed
+            && Some(committed) > last
+        {
+            let text = format!("entry {} was agreed on and is missing", committed.index());
+            return Err(io::Error::other(text));
         }
         Ok(())
     }
@@ -308,6 +324,34 @@ fn failed(path: &Path, error: DatabaseError) -> Error {
         }
         other => damaged(path, &other.to_string()),
     }
+}
+
+/// Calls the library that reads the file, which does not expect all that may be in a damaged one. The text of its
+/// panic is that of the damage, and shown nowhere else.
+fn quietly<T>(read: impl FnOnce() -> T) -> Result<T, String> {
+    thread_local! {
+        static READING: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !READING.get() {
+                report(info);
+            }
+        }));
+    });
+    READING.set(true);
+    // Nothing of what was being read is used after a panic.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(read));
+    READING.set(false);
+    outcome.map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        // A library may write what it compares on lines of their own.
+        let words = text.unwrap_or("it cannot be read").split_whitespace();
+        words.collect::<Vec<_>>().join(" ")
+    })
 }
 
 fn damaged(path: &Path, what: &str) -> Error {

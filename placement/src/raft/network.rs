@@ -33,7 +33,7 @@ use crate::ledger::Encoded;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pings on an idle connection, and how long one may stay unanswered: a replica that vanished without a word is
 /// found before its next heartbeats pile up.
-const KEEPALIVE: Duration = Duration::from_secs(1);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(1);
 /// How long a snapshot may take: the library's own limit is meant for pieces of one.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a greeting may take. It is repeated anyway.

@@ -17,12 +17,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::network::{Carrier, Client, Clients};
-use super::roster::{self, Learner, Members, Next, Wanted};
+use super::roster::{self, Known, Learner, Members, Next, Wanted};
 use super::standing::{Standing, Store};
 use super::wire::{Greeting, Hello};
 use super::{
-    Cluster, ELECTION, Error, HEARTBEAT, KEPT_ENTRIES, Kind, LEASE, LEASE_CHECK, LEASE_MARGIN,
-    Member, Node, Part, Raft, SILENCE, SNAPSHOT_AFTER, Seat, SnapshotPolicy, lead,
+    Cluster, Compaction, ELECTION, Error, HEARTBEAT, Kind, LEASE, LEASE_CHECK, LEASE_MARGIN,
+    Member, Node, Part, Raft, SILENCE, Seat, SnapshotPolicy, lead,
 };
 use crate::ledger::{Entry, Tables};
 use crate::metrics::Metrics;
@@ -33,14 +33,12 @@ use crate::term::Lead;
 const HELLO_PAUSE: Duration = Duration::from_millis(100);
 /// Looks at the members between two greetings of one that only has another list than the members.
 const LIST_PAUSE: Duration = Duration::from_secs(1);
-/// How long a replica without a log waits for a leader to bring it up to date while others remember. Then it votes:
-/// a table that sidecars have to report again is better than none.
-const WELCOME: Duration = Duration::from_secs(10);
-/// How long a replica waits for all of its list before it begins with a majority of them. Who comes later has to be
-/// let in.
+/// How often one says whom it waits for.
+const WORD: Duration = Duration::from_secs(5);
+/// How long one that has decided to begin waits until the others of its list that are there have decided so too:
+/// whoever has not when the first of them leads is a stranger to it.
 const GATHER: Duration = Duration::from_millis(500);
-/// Pause between two greetings of one that has decided to begin and waits, no longer than [`GATHER`], until the others of
-/// its list that are there have decided so too: whoever has not when the first of them leads is a stranger to it.
+/// Pause between two of its greetings meanwhile.
 const BEGIN_PAUSE: Duration = Duration::from_millis(20);
 /// How long a leader that goes sees to it that the others can do without it.
 const FINISH: Duration = Duration::from_secs(2);
@@ -57,6 +55,7 @@ pub(super) struct Replica<C: Kind, P, D, F> {
     pub(super) draw: D,
     pub(super) leads: watch::Sender<Option<Lead>>,
     pub(super) seat: Seat<C>,
+    pub(super) compaction: Compaction,
     pub(super) report: F,
 }
 
@@ -154,7 +153,8 @@ where
         let (log, machine) = self.store.open().await.map_err(Error::Store)?;
         let tables = machine.tables();
         let clients = self.clients.clone();
-        let raft = Raft::build(self.seat.own, config()?, clients, log.clone(), machine).await;
+        let config = config(self.compaction)?;
+        let raft = Raft::build(self.seat.own, config, clients, log.clone(), machine).await;
         let member = Member {
             raft: raft.map_err(fatal)?,
             log,
@@ -175,8 +175,10 @@ where
 
     /// Sees to it that the replica may vote and that the members learn of its list. Ends only with an error.
     async fn find_in(&self, member: &Member<C>) -> Result<(), Error> {
-        let mut since = None;
-        let mut gathers = None;
+        let mut led = false;
+        let mut answered = BTreeMap::new();
+        let began = C::now();
+        let mut word = began;
         let mut part = None;
         let mut take = |new| {
             if part.replace(new) != Some(new) && !self.cluster.is_single() {
@@ -185,7 +187,8 @@ where
         };
         loop {
             let standing = member.standing();
-            if standing.is_whole() {
+            let whole = standing.is_whole();
+            if whole && !member.has_nothing() {
                 take(Part::Taken);
                 C::sleep(LIST_PAUSE).await;
                 if !self.is_listed(&member.raft) {
@@ -193,58 +196,66 @@ where
                 }
                 continue;
             }
-            if is_let_in(&member.raft, self.seat.own, standing) {
+            if !whole && is_let_in(&member.raft, self.seat.own, standing) {
                 self.vote(member, standing.let_in()).await?;
                 continue;
             }
             let answers = self.hello(member).await;
+            answered.extend(answers.keys().map(|id| (*id, C::now())));
             let list: BTreeSet<u64> = self.cluster.addresses().into_keys().collect();
-            let next = roster::next(self.seat.own, &list, &answers);
-            let absent = answers.len() + 1 < list.len();
-            if answers
+            let absent = list
+                .iter()
+                .filter(|id| **id != self.seat.own && !answers.contains_key(id));
+            let silent = absent.map(|id| answered.get(id).unwrap_or(&began).elapsed());
+            let known = Known {
+                memberships: self.seat.memberships(),
+                silent: silent.min().unwrap_or_default(),
+                answers,
+            };
+            let leads = known
+                .answers
                 .values()
-                .any(|answer| matches!(answer, Greeting::Whole(_)))
-            {
-                since.get_or_insert_with(C::now);
-            }
+                .any(|answer| matches!(answer, Greeting::Whole(_)));
+            led |= leads || !known.memberships.is_empty();
             // As long as there is nothing to be let into it can do no more, and others may wait for it to be ready.
-            take(if since.is_some() {
+            take(if led && !whole {
                 Part::Outside
             } else {
                 Part::Taken
             });
+            let next = roster::next(self.seat.own, &list, &known);
             if next == Next::Begin {
-                let complete = !absent || gathers.get_or_insert_with(C::now).elapsed() >= GATHER;
-                if complete {
-                    member.begun.get_or_init(C::now);
-                }
+                member.begun.get_or_init(C::now);
             }
             // What was decided stays so: others may rely on it already.
-            if let Some(decided) = member.begun.get() {
-                let hesitant = answers.values().any(|answer| *answer == Greeting::Fresh);
+            if let Some(decided) = member.begun.get().filter(|_| !whole) {
+                let mut others = known.answers.values();
+                let hesitant = others.any(|answer| *answer == Greeting::Fresh);
                 if hesitant && decided.elapsed() < GATHER {
                     C::sleep(BEGIN_PAUSE).await;
                     continue;
                 }
-                let led = answers
-                    .values()
-                    .any(|answer| matches!(answer, Greeting::Whole(_)));
-                if !led {
+                if !leads {
                     initialize(&member.raft, self.cluster.addresses()).await?;
                 }
                 self.vote(member, standing.inherit()).await?;
                 continue;
             }
             match next {
-                Next::Join => self.vote(member, standing.inherit()).await?,
-                Next::Wait if since.is_some_and(|since| since.elapsed() > WELCOME) => {
-                    tracing::warn!(
-                        "No leader has let this replica in: taking part with what it has"
-                    );
+                Next::Join if !whole => {
                     self.vote(member, standing.inherit()).await?;
+                    continue;
                 }
-                Next::Begin | Next::Wait => C::sleep(HELLO_PAUSE).await,
+                // It has joined one that is gone before it has said anything.
+                Next::Begin => initialize(&member.raft, self.cluster.addresses()).await?,
+                Next::Wait(ids) if word.elapsed() >= WORD => {
+                    word = C::now();
+                    let ids = self.cluster.names(&ids);
+                    tracing::warn!(replicas = %ids, "Waiting for replicas that may remember what was agreed on");
+                }
+                Next::Wait(_) | Next::Join => {}
             }
+            C::sleep(HELLO_PAUSE).await;
         }
     }
 
@@ -258,22 +269,24 @@ where
         Ok(())
     }
 
-    /// Whether the members are those of the own list, or those of a list that counts more.
+    /// Whether the members are those of the list that counts, as far as it is known here.
     fn is_listed(&self, raft: &Raft<C>) -> bool {
-        let list: BTreeSet<u64> = self.cluster.addresses().into_keys().collect();
+        let list: BTreeSet<u64> = self.seat.wanted().addresses.into_keys().collect();
         let metrics = raft.metrics();
         let members = &metrics.borrow_watched().committed_membership_config;
         members.voter_ids().collect::<BTreeSet<u64>>() == list
     }
 
-    /// Greets all others of the list, and the members it would replace, at once.
+    /// Greets all others of the own list and of the one that counts, and the members these would replace, at once.
     async fn hello(&self, member: &Member<C>) -> BTreeMap<u64, Greeting> {
         let own = self.seat.own;
         let hello = Hello {
             from: member.standing().name(own),
+            greeting: member.greeting(),
             list: self.seat.wanted(),
         };
         let mut others = members_by_address(&member.raft.metrics().borrow_watched());
+        others.extend(hello.list.addresses.clone());
         others.extend(self.cluster.addresses());
         let greetings = others
             .into_iter()
@@ -290,7 +303,7 @@ where
         let answers = join_all(greetings).await.into_iter().flatten();
         answers
             .map(|(name, greeting)| {
-                self.seat.note(name);
+                self.seat.note(name, &greeting);
                 (name.id, greeting)
             })
             .collect()
@@ -475,7 +488,7 @@ async fn done(step: &mut Option<BoxFuture<'static, ()>>) {
     }
 }
 
-pub(super) fn config() -> Result<Arc<Config>, Error> {
+pub(super) fn config(compaction: Compaction) -> Result<Arc<Config>, Error> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "dapr-placement".to_owned(),
@@ -486,8 +499,8 @@ pub(super) fn config() -> Result<Arc<Config>, Error> {
         enable_pre_vote: Some(true),
         // A replica that stands in for one that was has less than that had.
         allow_log_reversion: Some(true),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(compaction.after),
+        max_in_snapshot_log_to_keep: compaction.kept,
         backoff: "100ms 100ms 100ms ...100ms".to_owned(),
         ..Config::default()
     };

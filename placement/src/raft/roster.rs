@@ -3,30 +3,55 @@
 //! Pure; `raft` asks and carries out.
 //!
 //! A replica without a log has to be let in (`standing`). Only when so many know nothing that no majority is left that
-//! could remember, there is nothing to wait for.
+//! could remember, there is nothing to wait for, and nothing else ends the waiting: neither a long time nor a majority
+//! of the list, of which the members may be the other part.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 
 use super::Node;
 use super::wire::Greeting;
 
+/// How long those of the list that do not answer are waited for, before a majority begins without them. Who has a
+/// log may be among them, and is then the leader of a cluster of fewer replicas that is to become this one; a list
+/// of three with one that cannot be started, on the other hand, has to begin one day.
+pub(super) const WELCOME: Duration = Duration::from_secs(10);
+
 /// What a replica that knows nothing does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A leader will come, or more will answer.
-    Wait,
+    /// A leader will come, or more will answer: one of these has to.
+    Wait(BTreeSet<u64>),
     /// Nobody knows anything: all begin with the members of the list.
     Begin,
     /// Those who know something are too few to go on alone.
     Join,
 }
 
-/// Decides from what the others of the list have answered; who has not is taken to remember.
-pub(super) fn next(own: u64, list: &BTreeSet<u64>, answers: &BTreeMap<u64, Greeting>) -> Next {
+/// What a replica that knows nothing has learnt of the others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The answers to the last greeting.
+    pub(super) answers: BTreeMap<u64, Greeting>,
+    /// The members each replica named last, also those that answer no more. Who has forgotten them since is not here.
+    pub(super) memberships: BTreeMap<u64, BTreeSet<u64>>,
+    /// For how long those that do not answer now have been silent.
+    pub(super) silent: Duration,
+}
+
+/// Decides from what is known of the others; who does not answer is taken to remember.
+///
+/// No time makes up for the word of one that remembers: what was agreed on may be known to it alone.
+pub(super) fn next(own: u64, list: &BTreeSet<u64>, known: &Known) -> Next {
+    let Known {
+        answers,
+        memberships,
+        silent,
+    } = known;
     let mut fresh = BTreeSet::from([own]);
-    let mut memberships = Vec::new();
+    let mut named = Vec::new();
     for (id, answer) in answers {
         match answer {
             Greeting::Fresh | Greeting::Begun => {
@@ -34,23 +59,40 @@ pub(super) fn next(own: u64, list: &BTreeSet<u64>, answers: &BTreeMap<u64, Greet
             }
             // It waits for its first entry like this one.
             Greeting::Whole(members) if members.is_empty() => {}
-            Greeting::Whole(members) => memberships.push(members),
+            Greeting::Whole(members) => named.push(members),
         }
     }
-    let forgotten = |members: &BTreeSet<u64>| {
-        let remembering = members.difference(&fresh).count();
-        remembering < majority(members.len())
-    };
-    if memberships.is_empty() {
-        if forgotten(list) {
-            Next::Begin
-        } else {
-            Next::Wait
+    let told = !named.is_empty();
+    if !told {
+        named.extend(memberships.values());
+        named.push(list);
+    }
+    let mut waits = BTreeSet::new();
+    for members in &named {
+        let remembering = members.difference(&fresh);
+        if remembering.clone().count() >= majority(members.len()) {
+            waits.extend(remembering);
         }
-    } else if memberships.into_iter().all(forgotten) {
-        Next::Join
+    }
+    if !waits.is_empty() {
+        return Next::Wait(waits);
+    }
+    if told {
+        // One that is none of the members is of no help to them.
+        return match named.iter().any(|members| members.contains(&own)) {
+            true => Next::Join,
+            false => Next::Wait(named.into_iter().flatten().copied().collect()),
+        };
+    }
+    let absent = list.iter().filter(|id| **id != own);
+    let absent: BTreeSet<u64> = absent
+        .filter(|id| !answers.contains_key(id))
+        .copied()
+        .collect();
+    if absent.is_empty() || *silent >= WELCOME {
+        Next::Begin
     } else {
-        Next::Wait
+        Next::Wait(absent)
     }
 }
 
@@ -173,45 +215,91 @@ mod tests {
         Greeting::Whole(members.iter().copied().collect())
     }
 
-    fn check(list: &[u64], answers: &[(u64, Greeting)], expected: Next) {
+    /// Members that were named by some that answer no more.
+    type Former<'a> = &'a [(u64, &'a [u64])];
+
+    fn check_known(
+        list: &[u64],
+        answers: &[(u64, Greeting)],
+        former: Former<'_>,
+        silent: Duration,
+        expected: Next,
+    ) {
         let list = list.iter().copied().collect();
-        let answers = answers.iter().cloned().collect();
-        assert_eq!(next(1, &list, &answers), expected, "{answers:?}");
+        let memberships = former
+            .iter()
+            .map(|(id, members)| (*id, members.iter().copied().collect()));
+        let known = Known {
+            answers: answers.iter().cloned().collect(),
+            memberships: memberships.collect(),
+            silent,
+        };
+        assert_eq!(next(1, &list, &known), expected, "{known:?}");
+    }
+
+    fn check(list: &[u64], answers: &[(u64, Greeting)], expected: Next) {
+        check_known(list, answers, &[], Duration::ZERO, expected);
+    }
+
+    fn wait<const N: usize>(on: [u64; N]) -> Next {
+        Next::Wait(on.into())
     }
 
     #[test]
     fn the_first_start() {
+        use Greeting::{Begun, Fresh};
         check(&[1], &[], Next::Begin);
-        check(&[1, 2, 3], &[], Next::Wait);
-        check(&[1, 2, 3], &[(2, Greeting::Fresh)], Next::Begin);
+        check(&[1, 2, 3], &[], wait([2, 3]));
+        check(&[1, 2, 3], &[(2, Fresh), (3, Fresh)], Next::Begin);
+        check(&[1, 2, 3], &[(2, Begun), (3, Fresh)], Next::Begin);
         // The others began a moment ago and will send all there is.
-        check(&[1, 2, 3], &[(2, whole(&[]))], Next::Wait);
-        check(&[1, 2, 3], &[(2, Greeting::Begun)], Next::Begin);
-        check(&[1, 2, 3, 4, 5], &[(2, Greeting::Fresh)], Next::Wait);
-        check(
-            &[1, 2, 3, 4, 5],
-            &[(2, Greeting::Fresh), (5, Greeting::Fresh)],
-            Next::Begin,
-        );
+        check(&[1, 2, 3], &[(2, whole(&[]))], wait([2, 3]));
+        check(&[1, 2, 3, 4, 5], &[(2, Fresh)], wait([3, 4, 5]));
+    }
+
+    #[test]
+    fn a_majority_begins_without_the_rest_after_a_long_time_only() {
+        use Greeting::{Begun, Fresh};
+        let three = [1, 2, 3];
+        let moment = WELCOME - Duration::from_millis(1);
+        check_known(&three, &[(2, Fresh)], &[], moment, wait([3]));
+        check_known(&three, &[(2, Fresh)], &[], WELCOME, Next::Begin);
+        check_known(&three, &[(2, Begun)], &[], WELCOME, Next::Begin);
+        check_known(&three, &[], &[], WELCOME, wait([2, 3]));
+        let five = [1, 2, 3, 4, 5];
+        let answers = [(2, Fresh), (5, Fresh)];
+        check_known(&five, &answers, &[], moment, wait([3, 4]));
+        check_known(&five, &answers, &[], WELCOME, Next::Begin);
     }
 
     #[test]
     fn coming_back_without_a_log() {
         let all = [1, 2, 3];
-        check(&all, &[(2, whole(&all)), (3, whole(&all))], Next::Wait);
-        // The silent one may be the only other that knows what was agreed on.
-        check(&all, &[(2, whole(&all))], Next::Wait);
+        check(&all, &[(2, whole(&all)), (3, whole(&all))], wait([2, 3]));
+        // The silent one may be the only other that knows what was agreed on, however long it is away.
+        let late = 10 * WELCOME;
+        check_known(&all, &[(2, whole(&all))], &[], late, wait([2, 3]));
         // One is left that remembers; it needs a second one.
         check(&all, &[(2, whole(&all)), (3, Greeting::Fresh)], Next::Join);
+        // Members it is none of have to find each other first.
+        let answers = [(2, whole(&[2, 3])), (3, Greeting::Fresh)];
+        check(&all, &answers, wait([2, 3]));
+        // It is gone as well, and the two that are left have nothing to join.
+        let former: Former<'_> = &[(2, &[1, 2, 3])];
+        let answers = [(3, Greeting::Fresh)];
+        check_known(&all, &answers, former, Duration::ZERO, wait([2]));
+        check_known(&all, &answers, former, WELCOME, Next::Begin);
     }
 
     #[test]
     fn one_more_replica_waits_to_be_let_in() {
-        check(
-            &[1, 2, 3],
-            &[(2, Greeting::Fresh), (3, whole(&[3]))],
-            Next::Wait,
-        );
+        let all = [1, 2, 3];
+        let answers = [(2, Greeting::Fresh), (3, whole(&[3]))];
+        check(&all, &answers, wait([3]));
+        // The only one that votes is heard no more: it still leads those who are there.
+        let former: Former<'_> = &[(3, &[3])];
+        let answers = [(2, Greeting::Fresh)];
+        check_known(&all, &answers, former, 10 * WELCOME, wait([3]));
     }
 
     /// Members as `(id, incarnation)`, learners with whether they have all; those in `heard` go by that incarnation, all

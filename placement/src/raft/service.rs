@@ -78,11 +78,12 @@ impl<C: Kind> Seat<C> {
 
 impl<C: Kind> Member<C> {
     /// What it says to one that wants to take part.
-    fn greeting(&self) -> Greeting {
+    pub(super) fn greeting(&self) -> Greeting {
         if self.has_just_begun() {
             return Greeting::Begun;
         }
-        if !self.standing().is_whole() {
+        // One that joined and was sent nothing remembers nothing: those that wait for it would wait for ever.
+        if !self.standing().is_whole() || self.has_nothing() {
             return Greeting::Fresh;
         }
         let metrics = self.raft.metrics();

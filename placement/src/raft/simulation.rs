@@ -78,6 +78,32 @@ fn every_seed_keeps_what_was_agreed_on() {
         assert!(all.forgotten > count, "{all:?}");
         assert!(all.troubles > count, "{all:?}");
         assert!(all.agreed > 10 * count, "{all:?}");
+        assert!(all.snapshots > count / 2, "{all:?}");
+    }
+}
+
+#[test]
+fn those_that_cannot_know_what_was_agreed_on_wait_for_the_one_that_does() {
+    for seed in 1..=5 {
+        SimRuntime::with_seed(seed).block_on(story::amnesia(seed));
+    }
+}
+
+#[test]
+fn one_replica_becomes_three_without_a_second_leader() {
+    let (mut cuts, mut restarts) = (0, 0);
+    for seed in 1..=20 {
+        let grown = SimRuntime::with_seed(seed).block_on(story::growth(seed));
+        cuts += grown.cuts;
+        restarts += grown.restarts;
+    }
+    assert!(cuts > 20 && restarts > 5, "{cuts} {restarts}");
+}
+
+#[test]
+fn a_follower_that_was_cut_off_unseats_nobody() {
+    for seed in 1..=5 {
+        SimRuntime::with_seed(seed).block_on(story::isolation(seed));
     }
 }
 

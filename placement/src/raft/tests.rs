@@ -12,7 +12,7 @@ const PLACEMENT: &str = "spiffe://control/ns/dapr-system/dapr-placement";
 
 #[test]
 fn the_promise_of_a_restarted_replica_is_over_before_it_speaks() {
-    let config = replica::config().expect("settings are valid");
+    let config = replica::config(COMPACTION).expect("settings are valid");
     assert!(SILENCE > LEASE);
     assert!(LEASE_MARGIN >= 2 * LEASE_CHECK);
     assert_eq!(Duration::from_millis(config.election_timeout_max), LEASE);

@@ -79,6 +79,8 @@ pub(super) struct List {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) from: Name,
+    /// What it would hear from itself: whoever cannot reach it learns of its cluster all the same.
+    pub(super) greeting: Greeting,
     /// The list that counts, as far as it knows.
     pub(super) list: List,
 }
@@ -86,7 +88,7 @@ pub(super) struct Hello {
 /// What it hears.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Greeting {
-    /// This one knows nothing either.
+    /// This one knows nothing either, or it votes and has no entry at all yet.
     Fresh,
     /// This one begins with all others, or has a moment ago, and nothing was agreed on with it since.
     Begun,

@@ -7,10 +7,11 @@ use dapr_proto::dapr::proto::placement::v1::HostOperation;
 use dapr_proto::dapr::proto::placement::v1::placement_client::PlacementClient;
 use dapr_security::{Acceptor, Expect, ServerOptions, serve};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::testing::{Authority, id};
@@ -29,6 +30,11 @@ async fn start() -> Running {
 }
 
 async fn start_for(clients: Clients) -> Running {
+    start_with(clients, Some(Lead::alone())).await
+}
+
+/// Without a lead it is a follower.
+async fn start_with(clients: Clients, lead: Option<Lead>) -> Running {
     let authority = Authority::new();
     let settings = Settings {
         replication_factor: 100,
@@ -47,9 +53,8 @@ async fn start_for(clients: Clients) -> Running {
     };
     let routes = Routes::new(server.clone()).into_axum_router();
     let token = CancellationToken::new();
-    let lead = Lead::alone();
-    let (leads, leading) = watch::channel(Some(lead.clone()));
-    server.lead(Some(lead));
+    let (leads, leading) = watch::channel(lead.clone());
+    server.lead(lead);
     let never = CancellationToken::new();
     let follow = async move { server.follow(leading, never, String::new).await };
     let tasks = [
@@ -133,21 +138,25 @@ async fn strangers_do_not_get_past_the_handshake() {
     assert_eq!(refused, Err(Code::Unavailable));
 }
 
-/// The first status the server ends a stream with that says this, behind mTLS or not.
-async fn refusal(clients: Clients, first: Host, later: Option<Host>) -> Code {
-    let running = start_for(clients).await;
+/// A client with the certificate of an app, or without TLS.
+fn client(running: &Running, clients: Clients, app: &str) -> PlacementClient<Channel> {
     let endpoint =
         Endpoint::from_shared(format!("http://{}", running.address)).expect("an address");
     let security = running
         .authority
-        .security(&id("spiffe://apps/ns/default/app"));
-    let mut client = match clients {
+        .security(&id(&format!("spiffe://apps/ns/default/{app}")));
+    match clients {
         Clients::Identified => {
             let connector = security.connector(Expect::Id(id(PLACEMENT)));
             PlacementClient::new(endpoint.connect_with_connector_lazy(connector))
         }
         Clients::Anybody => PlacementClient::new(endpoint.connect_lazy()),
-    };
+    }
+}
+
+/// The status a server ends a stream with that says this.
+async fn refusal(running: &Running, clients: Clients, first: Host, later: Option<Host>) -> Code {
+    let mut client = client(running, clients, "app");
     let messages = futures::StreamExt::chain(
         futures::stream::iter([first].into_iter().chain(later)),
         futures::stream::pending(),
@@ -221,15 +230,135 @@ async fn bad_messages_end_the_stream_with_tls_and_without() {
         ),
     ];
     for clients in [Clients::Anybody, Clients::Identified] {
+        let running = start_for(clients).await;
+        let mut witness = Peer::connect(&running, clients, "witness", &["w"]).await;
+        witness.obey_until(1).await;
         for (host, expected) in &bad {
             assert_eq!(
-                refusal(clients, host.clone(), None).await,
+                refusal(&running, clients, host.clone(), None).await,
                 *expected,
                 "{clients:?}"
             );
             // A stream that was good so far is no different.
-            let later = refusal(clients, good(), Some(host.clone())).await;
+            let later = refusal(&running, clients, good(), Some(host.clone())).await;
             assert_eq!(later, *expected, "{clients:?}, later");
         }
+        // The other host of the namespace has heard of none of them.
+        witness.report(&["w", "x"]).await;
+        witness.expect("lock", 2).await;
+    }
+}
+
+/// A sidecar beside others.
+struct Peer {
+    app: &'static str,
+    messages: mpsc::Sender<Host>,
+    orders: Streaming<PlacementOrder>,
+}
+
+impl Peer {
+    async fn connect(
+        running: &Running,
+        clients: Clients,
+        app: &'static str,
+        entities: &[&str],
+    ) -> Self {
+        let (messages, queue) = mpsc::channel(256);
+        let queue = futures::stream::unfold(queue, |mut queue| async {
+            queue.recv().await.map(|host| (host, queue))
+        });
+        let mut client = client(running, clients, app);
+        let opened = client.report_dapr_status(queue);
+        let peer = Self {
+            app,
+            messages,
+            orders: opened.await.expect("opens").into_inner(),
+        };
+        peer.report(entities).await;
+        peer
+    }
+
+    async fn say(&self, operation: HostOperation, version: Option<u64>, entities: &[&str]) {
+        let host = Host {
+            id: self.app.to_owned(),
+            namespace: "default".to_owned(),
+            name: format!("{}:50002", self.app),
+            operation: operation.into(),
+            version,
+            entities: entities.iter().map(|entity| (*entity).to_owned()).collect(),
+            ..Host::default()
+        };
+        self.messages.send(host).await.expect("room");
+    }
+
+    async fn report(&self, entities: &[&str]) {
+        self.say(HostOperation::Report, None, entities).await;
+    }
+
+    async fn next(&mut self) -> PlacementOrder {
+        let order = self.orders.message().await.expect("no status");
+        order.expect("streams end with a status")
+    }
+
+    async fn expect(&mut self, operation: &str, version: u64) {
+        let order = self.next().await;
+        assert_eq!(
+            (order.operation.as_str(), order.version),
+            (operation, version)
+        );
+    }
+
+    /// Answers all orders until the table has so many types, and returns these.
+    async fn obey_until(&mut self, types: usize) -> Vec<String> {
+        let mut held = Vec::new();
+        loop {
+            let order = self.next().await;
+            let answer = match order.operation.as_str() {
+                "lock" => HostOperation::Lock,
+                "update" => {
+                    let tables = order.tables.expect("an update has tables");
+                    held = tables.entries.into_keys().collect();
+                    held.sort();
+                    HostOperation::Update
+                }
+                _ => HostOperation::Unlock,
+            };
+            self.say(answer, Some(order.version), &[]).await;
+            if answer == HostOperation::Unlock && held.len() == types {
+                return held;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_reports_ends_with_the_last_for_all() {
+    for clients in [Clients::Anybody, Clients::Identified] {
+        let running = start_for(clients).await;
+        let mut witness = Peer::connect(&running, clients, "witness", &["w"]).await;
+        witness.obey_until(1).await;
+        let mut flood = Peer::connect(&running, clients, "app", &["t"]).await;
+        for number in 0..100 {
+            flood.report(&[&format!("t{number}")]).await;
+            // Answers to a round that never was, of a time to come.
+            flood.say(HostOperation::Update, Some(1 << 40), &[]).await;
+        }
+        flood.report(&["last", "long"]).await;
+        let (seen, own) = tokio::join!(witness.obey_until(3), flood.obey_until(3));
+        assert_eq!(seen, ["last", "long", "w"], "{clients:?}");
+        assert_eq!(own, seen);
+    }
+}
+
+#[tokio::test]
+async fn a_follower_says_so_with_tls_and_without() {
+    for clients in [Clients::Anybody, Clients::Identified] {
+        let running = start_with(clients, None).await;
+        let mut client = client(&running, clients, "app");
+        let opened = client.report_dapr_status(futures::stream::pending()).await;
+        let refused = opened.expect_err("it does not lead");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{clients:?}");
+        let text = "node id=p0 is not a leader. Only the leader can serve requests";
+        assert_eq!(refused.message(), text);
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Replica {
     pub(super) up: bool,
     /// It may vote: it has a log, or was brought up to date since it lost it.
     pub(super) whole: bool,
+    /// Counts how often it has lost its log: what it said before is not its word any more.
+    pub(super) life: u64,
     /// Replicas with the same number can talk.
     pub(super) island: u64,
     pub(super) term: u64,
@@ -66,6 +68,7 @@ impl Replica {
     pub(super) fn forget(&mut self) {
         *self = Self {
             island: self.island,
+            life: self.life + 1,
             ..Self::default()
         };
     }
@@ -75,6 +78,8 @@ impl Replica {
 #[derive(Clone, Debug)]
 pub(super) struct Append {
     pub(super) from: usize,
+    /// When it was sent: what is acknowledged binds from here on.
+    pub(super) sent: u64,
     pub(super) term: u64,
     pub(super) log: Log,
     pub(super) committed: usize,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
+use dapr_security::{Identity, TrustDomain};
 
 use crate::dissemination::StreamId;
 use crate::table::{Operation, Order};
@@ -36,6 +37,8 @@ pub(super) struct Sidecar {
     pub(super) installed: Option<(u64, Bytes)>,
     /// It serves, with the table of this version.
     pub(super) unlocked: Option<u64>,
+    /// The version it served with before its stream was gone, and the term that was in.
+    pub(super) left: Option<(u64, u64)>,
     pub(super) rounds: u64,
 }
 
@@ -54,7 +57,17 @@ impl Sidecar {
             locked: 0,
             installed: None,
             unlocked: None,
+            left: None,
             rounds: 0,
+        }
+    }
+
+    /// What its certificate says.
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            trust_domain: TrustDomain::new("elsewhere").expect("a valid trust domain"),
+            namespace: self.namespace.to_owned(),
+            app_id: format!("app-{}", self.number),
         }
     }
 
@@ -75,6 +88,9 @@ impl Sidecar {
 
     /// The stream is gone: nothing is served before the next table.
     pub(super) fn halt(&mut self) {
+        if let (Some(link), Some(version)) = (self.link, self.unlocked) {
+            self.left = Some((link.term, version));
+        }
         self.link = None;
         self.silent = false;
         self.epoch += 1;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dapr_proto::dapr::proto::placement::v1::{Host, PlacementOrder};
+use dapr_security::Identity;
 use prost::Message;
 use tokio::sync::watch;
 
 use super::Dice;
 use super::model::{Append, Leader, Replica};
 use super::sidecar::{Link, Sidecar};
+use crate::admission;
 use crate::dissemination::{Action, Coalescing, Event, Rounds, StreamId, Timer};
 use crate::proposals::{Agreed, Batch, Proposals};
 use crate::table::{Hosts, Operation, Order};
@@ -32,9 +34,12 @@ const QUIET: u64 = 60_000;
 /// What a run comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
+    /// Leaders that came after another.
     pub(super) failovers: u64,
-    /// Sidecars that got the table of a new leader without a round.
+    /// Sidecars that a new leader gave the version they had left the one before with.
     pub(super) quiet_returns: u64,
+    /// Messages that did not fit the certificate.
+    pub(super) lies: u64,
     orders: u64,
     steps: u64,
 }
@@ -49,11 +54,7 @@ enum Step {
         to: usize,
         append: Append,
     },
-    Ack {
-        term: u64,
-        from: usize,
-        has: usize,
-    },
+    Ack(Ack),
     /// Is there a leader to be replaced?
     Elect,
     Connect {
@@ -84,6 +85,18 @@ enum Step {
     Trouble,
 }
 
+/// What a replica answers to a leader.
+#[derive(Clone, Copy, Debug)]
+struct Ack {
+    term: u64,
+    from: usize,
+    /// Its life when it answered.
+    life: u64,
+    /// When it was asked.
+    sent: u64,
+    has: usize,
+}
+
 /// One namespace of the leader, as `namespace` and `term` run it.
 struct Owner {
     rounds: Rounds,
@@ -92,6 +105,15 @@ struct Owner {
     streams: BTreeMap<StreamId, usize>,
     /// The number of the last start of each timer that runs.
     timers: BTreeMap<u8, u64>,
+}
+
+/// A type that a sidecar has said to host, under the names in its certificate.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Reported {
+    namespace: String,
+    app: String,
+    name: String,
+    entity: String,
 }
 
 /// A replica that serves.
@@ -122,7 +144,7 @@ pub(super) struct World {
     disks: bool,
     calm: bool,
     tables: BTreeMap<(&'static str, u64, u64), Bytes>,
-    reported: BTreeSet<(String, String, String)>,
+    reported: BTreeSet<Reported>,
     told: Told,
 }
 
@@ -199,7 +221,7 @@ impl World {
         match step {
             Step::Beat { term } => self.beat(term),
             Step::Append { to, append } => self.append(to, &append),
-            Step::Ack { term, from, has } => self.ack(term, from, has),
+            Step::Ack(ack) => self.ack(ack),
             Step::Elect => self.elect(),
             Step::Connect { sidecar, epoch } => self.connect(sidecar, epoch),
             Step::Say { link, host } => self.hear(link, host),
@@ -239,6 +261,7 @@ impl World {
     fn send_log(&mut self, from: usize, term: u64) {
         let append = Append {
             from,
+            sent: self.now,
             term,
             log: Arc::clone(&self.replicas[from].log),
             committed: self.replicas[from].committed,
@@ -253,12 +276,7 @@ impl World {
                 1
             };
             for _ in 0..copies {
-                let most = if !self.calm && self.dice.once_in(8) {
-                    800
-                } else {
-                    5
-                };
-                let late = 1 + self.dice.below(most);
+                let late = self.late();
                 self.after(
                     late,
                     Step::Append {
@@ -270,25 +288,53 @@ impl World {
         }
     }
 
+    /// How long a message between replicas takes.
+    fn late(&mut self) -> u64 {
+        let most = if !self.calm && self.dice.once_in(8) {
+            800
+        } else {
+            5
+        };
+        1 + self.dice.below(most)
+    }
+
     fn append(&mut self, to: usize, append: &Append) {
         if self.talk(append.from, to) && self.replicas[to].append(append) {
-            let ack = Step::Ack {
+            let ack = Ack {
                 term: append.term,
                 from: to,
+                life: self.replicas[to].life,
+                sent: append.sent,
                 has: append.log.len(),
             };
-            let late = 1 + self.dice.below(5);
-            self.after(late, ack);
+            if !self.calm && self.dice.once_in(10) {
+                return;
+            }
+            let late = self.late();
+            self.after(late, Step::Ack(ack));
         }
     }
 
-    fn ack(&mut self, term: u64, from: usize, has: usize) {
+    fn ack(&mut self, ack: Ack) {
+        let Ack {
+            term,
+            from,
+            life,
+            sent,
+            has,
+        } = ack;
         let now = self.now;
-        let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else {
+        let leading = self.leader.as_ref().filter(|leader| leader.term == term);
+        let Some(own) = leading.map(|leader| leader.replica) else {
             return;
         };
-        let own = leader.replica;
-        leader.acked[from] = now;
+        if !self.talk(from, own) || self.replicas[from].life != life {
+            return;
+        }
+        let Some(leader) = self.leader.as_mut() else {
+            return;
+        };
+        leader.acked[from] = leader.acked[from].max(sent);
         leader.acked[own] = now;
         leader.matched[from] = leader.matched[from].max(has);
         let quorum = leader.quorum();
@@ -440,13 +486,13 @@ impl World {
         self.barrier = Some((term, length));
         let mut matched = vec![0; self.replicas.len()];
         matched[replica] = length;
+        self.told.failovers += u64::from(self.leader.is_some());
         self.leader = Some(Leader {
             replica,
             term,
             matched,
             acked: vec![self.now; self.replicas.len()],
         });
-        self.told.failovers += 1;
         self.after(0, Step::Beat { term });
     }
 
@@ -556,16 +602,24 @@ impl World {
         sidecar.said = self.now;
         sidecar.pace = pace;
         sidecar.rounds = 0;
-        for entity in &report.entities {
-            let key = (
-                report.namespace.clone(),
-                report.name.clone(),
-                entity.clone(),
-            );
-            self.reported.insert(key);
-        }
+        self.note(number, &report);
         self.feed(namespace, Event::Connected(stream, report));
         self.propose();
+    }
+
+    /// Remembers who reports what, by the certificate and not by what the report says.
+    fn note(&mut self, number: usize, report: &Host) {
+        let Identity {
+            namespace, app_id, ..
+        } = self.sidecars[number].identity();
+        for entity in &report.entities {
+            self.reported.insert(Reported {
+                namespace: namespace.clone(),
+                app: app_id.clone(),
+                name: report.name.clone(),
+                entity: entity.clone(),
+            });
+        }
     }
 
     fn hear(&mut self, link: Link, host: Option<Host>) {
@@ -583,10 +637,19 @@ impl World {
         let Some((&namespace, owner)) = owner else {
             return;
         };
+        let sidecar = owner.streams[&link.stream];
+        let identity = self.sidecars[sidecar].identity();
+        let host = host.filter(|host| {
+            let refused = admission::check(host, Some(&identity)).is_err();
+            self.told.lies += u64::from(refused);
+            !refused
+        });
         match host {
             Some(host) => self.feed(namespace, Event::Message(link.stream, host)),
+            // It has ended, or ends for what it said.
             None => {
                 owner.streams.remove(&link.stream);
+                self.close(sidecar, link.stream);
                 self.feed(namespace, Event::Disconnected(link.stream));
             }
         }
@@ -641,7 +704,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Send { to, order } => self.send(namespace, &to, &order),
-                Action::Close { stream, .. } => {
+                Action::Close { stream, .. } | Action::Refuse { stream, .. } => {
                     let owner = self.owner(namespace);
                     if let Some(sidecar) = owner.streams.remove(&stream) {
                         self.close(sidecar, stream);
@@ -730,10 +793,12 @@ impl World {
         }
         let Some(link) = sidecar.link else { return };
         let answer = sidecar.obey(order);
-        if order.operation == Operation::Unlock
+        if let Some((term, version)) = sidecar.left
+            && order.operation == Operation::Unlock
             && sidecar.rounds == 1
-            && link.term > 1
-            && order.version > 0
+            && link.term > term
+            && order.version == version
+            && version > 0
         {
             self.told.quiet_returns += 1;
         }
@@ -742,7 +807,13 @@ impl World {
     }
 
     fn say(&mut self, number: usize, host: Option<Host>) {
-        let late = 1 + self.dice.below(3);
+        // Of one stream all come in order, but when the next one says something, some may still be on their way.
+        let most = if !self.calm && self.dice.once_in(15) {
+            1500
+        } else {
+            3
+        };
+        let late = 1 + self.dice.below(most);
         let sidecar = &mut self.sidecars[number];
         let Some(link) = sidecar.link else { return };
         sidecar.said = sidecar.said.max(self.now + late);
@@ -783,7 +854,7 @@ impl World {
         }
         let number = self.dice.index(self.sidecars.len());
         let replica = self.dice.index(self.replicas.len());
-        match self.dice.below(12) {
+        match self.dice.below(15) {
             0 => self.crash(replica),
             1 => {
                 let leading = self.leader.as_ref().map(|leader| leader.replica);
@@ -810,17 +881,16 @@ impl World {
             8 | 9 => {
                 self.choose_types(number);
                 let report = self.sidecars[number].report();
-                for entity in &report.entities {
-                    let key = (
-                        report.namespace.clone(),
-                        report.name.clone(),
-                        entity.clone(),
-                    );
-                    self.reported.insert(key);
-                }
+                self.note(number, &report);
                 self.say(number, Some(report));
             }
             10 => self.sidecars[number].silent = true,
+            11 => {
+                // A connection is cut. The sidecar opens the next one long before the server gives up the last.
+                let wait = self.dice.below(100);
+                self.restart(number, 5000, wait);
+            }
+            12 | 13 => self.lie(number),
             _ => {
                 // A message of a round that never was.
                 let version = self.dice.below(20);
@@ -839,10 +909,42 @@ impl World {
         self.after(wait, Step::Trouble);
     }
 
+    /// A sidecar says that it is another one, or hosts what only another one may.
+    fn lie(&mut self, number: usize) {
+        let other = self.dice.index(self.sidecars.len());
+        let other = self.sidecars[other].report();
+        let own = self.sidecars[number].report();
+        let internal = format!("dapr.internal.{}.{}.workflow", other.namespace, other.id);
+        let entities = vec![TYPES[self.dice.index(TYPES.len())].to_owned()];
+        let lie = match self.dice.below(3) {
+            0 => Host {
+                id: other.id,
+                entities,
+                ..own
+            },
+            1 => Host {
+                namespace: other.namespace,
+                entities,
+                ..own
+            },
+            _ => Host {
+                entities: vec![internal],
+                ..own
+            },
+        };
+        // What is true of it in the end makes no difference to what it really hosts.
+        if admission::check(&lie, Some(&self.sidecars[number].identity())).is_err() {
+            self.say(number, Some(lie));
+        }
+    }
+
     /// A sidecar dies, the server hears of it, and it comes back.
     fn restart(&mut self, number: usize, late: u64, wait: u64) {
-        if let Some(link) = self.sidecars[number].link {
-            self.after(late, Step::Say { link, host: None });
+        let sidecar = &self.sidecars[number];
+        if let Some(link) = sidecar.link {
+            // Whatever it said before arrives first.
+            let end = sidecar.said.max(self.now + late);
+            self.after(end - self.now, Step::Say { link, host: None });
         }
         self.sidecars[number].halt();
         let epoch = self.sidecars[number].epoch;
@@ -930,7 +1032,12 @@ impl World {
         for (entity, table) in decoded.tables.expect("an update has tables").entries {
             for (name, host) in table.load_map {
                 assert_eq!(host.namespace, namespace);
-                let reported = (host.namespace, name, entity.clone());
+                let reported = Reported {
+                    namespace: host.namespace,
+                    app: host.id,
+                    name,
+                    entity: entity.clone(),
+                };
                 assert!(
                     self.reported.contains(&reported),
                     "{reported:?} was never reported"

@@ -1,5 +1,6 @@
 //! Stories of three replicas.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use crate::process::{PATIENCE, Placement, eventually, free_ports, get};
 use crate::sidecar::{Sidecar, report, round};
 
 pub(crate) struct Cluster {
+    folder: PathBuf,
     list: String,
     flags: Vec<String>,
     replicas: Vec<Option<Placement>>,
@@ -20,6 +22,15 @@ impl Cluster {
     }
 
     pub(crate) fn start_with(flags: &[&str]) -> Self {
+        Self::launch_all(Path::new("."), flags)
+    }
+
+    /// All in one folder.
+    fn start_in(folder: &Path) -> Self {
+        Self::launch_all(folder, &[])
+    }
+
+    fn launch_all(folder: &Path, flags: &[&str]) -> Self {
         let ports: [u16; 3] = free_ports();
         let entries: Vec<String> = (0..)
             .zip(ports)
@@ -27,6 +38,7 @@ impl Cluster {
             .collect();
         let list = entries.join(",");
         let mut cluster = Self {
+            folder: folder.to_owned(),
             list,
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             replicas: vec![None, None, None],
@@ -38,7 +50,8 @@ impl Cluster {
     pub(crate) fn launch(&mut self, id: usize) {
         let flags = self.flags.iter().map(String::as_str);
         let flags: Vec<&str> = flags.chain(["--metadata-enabled"]).collect();
-        let replica = Placement::launch(&format!("p{id}"), &self.list, &flags);
+        let name = format!("p{id}");
+        let replica = Placement::launch_in(&self.folder, &name, &self.list, &flags);
         self.replicas[id] = Some(replica);
     }
 
@@ -191,10 +204,31 @@ async fn a_leader_without_a_quorum_serves_nobody_and_lives_on() {
     check_refusal(leader, &refused);
     assert!(replica.is_running());
 
-    // With one of the others there is a quorum again.
-    cluster.launch(others[0]);
+    // With one that has forgotten what it promised there is no quorum, for the other may remember. Once both have, this
+    // is the only one that knows something.
+    others.iter().for_each(|id| cluster.launch(*id));
     let (_, mut sidecar) = cluster.leader().await;
     assert_eq!(round(&mut [&mut sidecar], 1).await, "t=a");
+}
+
+#[tokio::test]
+async fn replicas_in_memory_write_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = Cluster::start_in(folder.path());
+    let (leader, mut sidecar) = cluster.leader().await;
+    assert_eq!(round(&mut [&mut sidecar], 1).await, "t=a");
+    cluster.kill(leader).await;
+    cluster.launch(leader);
+    for id in 0..3 {
+        cluster.await_whole(id).await;
+    }
+    for id in 0..3 {
+        let replica = cluster.take(id);
+        replica.signal("TERM").await;
+        assert_eq!(replica.exit().await.code(), Some(0));
+    }
+    let found = std::fs::read_dir(folder.path()).expect("read").count();
+    assert_eq!(found, 0, "all of them ran in it");
 }
 
 #[tokio::test]

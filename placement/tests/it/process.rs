@@ -1,8 +1,10 @@
 //! Starts the binary on free ports, and asks it over HTTP.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::TcpListener as StdListener;
-use std::process::{ExitStatus, Stdio};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,6 +42,39 @@ pub(crate) struct Placement {
     pub(crate) healthz_port: u16,
     pub(crate) metrics_port: u16,
     child: Child,
+    output: Output,
+}
+
+/// What a process writes, read as it comes: one whose reader is slow would stand still. Shown when its test fails.
+struct Output(Option<JoinHandle<Vec<u8>>>);
+
+impl Output {
+    /// With the end that the process writes to.
+    fn new() -> (Self, io::PipeWriter) {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let collect = move || {
+            let mut text = Vec::new();
+            // What was read before an error is worth showing, too.
+            drop(reader.read_to_end(&mut text));
+            text
+        };
+        (Self(Some(thread::spawn(collect))), writer)
+    }
+}
+
+impl Drop for Placement {
+    /// The process goes first, or its output would not end.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        // Whether it runs or has ended, the report of the failure goes on.
+        drop(self.child.start_kill());
+        let output = self.output.0.take().map(JoinHandle::join);
+        if let Some(Ok(text)) = output {
+            drop(io::stdout().write_all(&text));
+        }
+    }
 }
 
 impl Placement {
@@ -65,7 +100,13 @@ impl Placement {
 
     /// Starts a replica of a cluster, without waiting for anything.
     pub(crate) fn launch(id: &str, cluster: &str, flags: &[&str]) -> Self {
+        Self::launch_in(Path::new("."), id, cluster, flags)
+    }
+
+    /// The same in a folder.
+    pub(crate) fn launch_in(folder: &Path, id: &str, cluster: &str, flags: &[&str]) -> Self {
         let [port, healthz_port, metrics_port] = free_ports();
+        let (output, writer) = Output::new();
         let child = Command::new(env!("CARGO_BIN_EXE_placement"))
             .args([format!("--id={id}"), format!("--initial-cluster={cluster}")])
             .args([
@@ -75,7 +116,9 @@ impl Placement {
             ])
             .args(["--listen-address=127.0.0.1", "--log-level=debug"])
             .args(flags)
-            .stdout(Stdio::inherit())
+            .current_dir(folder)
+            .stdout(writer.try_clone().expect("a second end"))
+            .stderr(writer)
             .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
@@ -84,6 +127,7 @@ impl Placement {
             healthz_port,
             metrics_port,
             child,
+            output,
         }
     }
 

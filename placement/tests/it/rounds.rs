@@ -245,6 +245,24 @@ async fn a_crowd_ends_with_one_table() {
 }
 
 #[tokio::test]
+async fn hosts_with_long_names_leave_room_for_others() {
+    // A client as gRPC makes it: it takes messages of 4 MiB.
+    let placement = Placement::start(&[]).await;
+    let long = "x".repeat(1_450_000);
+    let mut hog = Sidecar::connect(placement.port, "hog", &[&long]).await;
+    round(&mut [&mut hog], 1).await;
+    let mut second = Sidecar::connect(placement.port, "second", &[&long]).await;
+    let status = second.end().await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let text = "other hosts of the namespace have left";
+    assert!(status.message().contains(text), "{status:?}");
+    // Nobody else noticed, and who needs little gets the table.
+    let mut small = Sidecar::connect(placement.port, "small", &["t"]).await;
+    let table = round(&mut [&mut hog, &mut small], 2).await;
+    assert_eq!(table, format!("t=small {long}=hog"));
+}
+
+#[tokio::test]
 async fn a_stream_that_does_not_read_is_dropped() {
     let placement = Placement::start(&[]).await;
     // A large table fills the windows of the connection soon.

@@ -109,12 +109,21 @@ impl Sidecar {
         operation: &str,
         version: u64,
     ) -> Option<PlacementTables> {
-        let order = self.next().await.expect("an order");
+        let tables = self.try_expect(operation, version).await;
+        tables.expect("an order")
+    }
+
+    async fn try_expect(
+        &mut self,
+        operation: &str,
+        version: u64,
+    ) -> Result<Option<PlacementTables>, Status> {
+        let order = self.next().await?;
         assert_eq!(
             (order.operation.as_str(), order.version),
             (operation, version)
         );
-        order.tables
+        Ok(order.tables)
     }
 
     /// The status the stream ends with, whatever comes before.
@@ -129,6 +138,14 @@ impl Sidecar {
 
 /// Follows one round with all its streams and returns the table as `type=host,host`.
 pub(crate) async fn round(sidecars: &mut [&mut Sidecar], version: u64) -> String {
+    try_round(sidecars, version).await.expect("a whole round")
+}
+
+/// As [`round`], or the status a stream ends with meanwhile.
+pub(crate) async fn try_round(
+    sidecars: &mut [&mut Sidecar],
+    version: u64,
+) -> Result<String, Status> {
     let mut tables = None;
     for (order, answer) in [
         ("lock", HostOperation::Lock),
@@ -136,13 +153,13 @@ pub(crate) async fn round(sidecars: &mut [&mut Sidecar], version: u64) -> String
         ("unlock", HostOperation::Unlock),
     ] {
         for sidecar in &mut *sidecars {
-            let update = sidecar.expect(order, version).await;
+            let update = sidecar.try_expect(order, version).await?;
             assert_eq!(update.is_some(), order == "update");
             tables = update.or(tables);
             sidecar.answer(answer, version).await;
         }
     }
-    show(&tables.expect("a round has an update"))
+    Ok(show(&tables.expect("a round has an update")))
 }
 
 /// A table as `type=host,host`.

@@ -32,6 +32,16 @@ pub(crate) async fn check(flags: &[&str], code: i32, text: &str) {
     let (found, output) = exit_code(flags).await;
     assert_eq!(found, Some(code), "{flags:?}: {output}");
     assert!(output.contains(text), "{flags:?}: {output}");
+    assert!(!output.contains("panicked"), "{flags:?}: {output}");
+    if code == 1 {
+        let errors = output.lines().filter(|line| is_error(line));
+        assert_eq!(errors.count(), 1, "{flags:?}: {output}");
+    }
+}
+
+/// Whether a line tells a person what is wrong.
+fn is_error(line: &str) -> bool {
+    line.contains("level=error") || line.contains("level=fatal")
 }
 
 #[tokio::test]

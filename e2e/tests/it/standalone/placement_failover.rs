@@ -19,6 +19,8 @@ const ACTORS: u32 = 30;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long calls may wait for the next leader.
 const RESUME: Duration = Duration::from_secs(3);
+/// How long a call may take once they have resumed.
+const CALL: Duration = Duration::from_secs(1);
 /// How long calls go on after the kill: longer than the lease of hosts that do not come back.
 const AFTER: Duration = Duration::from_secs(8);
 
@@ -91,6 +93,36 @@ async fn settled(stage: &Stage, hosts: &[Host]) -> Result<BTreeMap<u32, String>>
     .await
 }
 
+/// How often each application was called for each actor.
+fn seen(hosts: &[Host]) -> BTreeMap<(&'static str, u32), usize> {
+    let pairs = hosts
+        .iter()
+        .flat_map(|host| (0..ACTORS).map(move |actor| (host, actor)));
+    pairs
+        .map(|(host, actor)| {
+            let path = format!("/actors/Counter/{actor}/method/where");
+            ((host.name, actor), host.app.seen(&path).len())
+        })
+        .collect()
+}
+
+/// A host that comes and goes makes two versions: a leader that had to collect the table anew would come to fewer.
+async fn raise_version(stage: &Stage, control_plane: &ControlPlane) -> Result<()> {
+    let mut passing = Host::start(stage, "passing", control_plane).await?;
+    await_condition("the passing host is in the table", LIMIT, || async {
+        let mut homes = BTreeSet::new();
+        for actor in 0..ACTORS {
+            homes.insert(home(stage, &passing.sidecar, actor).await?);
+        }
+        ensure!(homes.contains(passing.name), "actors on {homes:?} only");
+        Ok(())
+    })
+    .await?;
+    let status = passing.sidecar.process.terminate(LIMIT).await?;
+    ensure!(status.success(), "the sidecar ended with {status}");
+    Ok(())
+}
+
 #[test]
 fn a_leader_dies_under_calls() {
     story("placement-failover", async |stage| {
@@ -99,9 +131,15 @@ fn a_leader_dies_under_calls() {
         for name in ["one", "two", "three"] {
             hosts.push(Host::start(stage, name, &control_plane).await?);
         }
+        raise_version(stage, &control_plane).await?;
         let homes = settled(stage, &hosts).await?;
         let leader = control_plane.leader(LIMIT).await?;
         let before = version(stage, &control_plane, leader).await?;
+        ensure!(
+            before > hosts.len() as u64,
+            "version {before} could be that of a table collected anew"
+        );
+        let seen_before = seen(&hosts);
 
         let urls: Vec<String> = hosts
             .iter()
@@ -136,13 +174,31 @@ fn a_leader_dies_under_calls() {
             {
                 late = late.max(since);
             }
-            let resumed = call.made > killed + RESUME;
+            if call.made > killed + RESUME {
+                let took = call.answered - call.made;
+                ensure!(
+                    call.by.is_some() && took <= CALL,
+                    "a call {:?} after the kill took {took:?} and was answered by {:?}",
+                    call.made - killed,
+                    call.by
+                );
+            }
+        }
+        // Also what a caller did not live to see answered came to the right one, or to nobody.
+        for ((name, actor), times) in seen(&hosts) {
+            let before = seen_before[&(name, actor)];
             ensure!(
-                !resumed || call.by.is_some(),
-                "a call failed {:?} after the kill",
-                call.made - killed
+                homes[&actor] == name || times == before,
+                "actor {actor} was called on {name}, and lives on {}",
+                homes[&actor]
             );
         }
+        let scheduled = AFTER.as_millis() / PAUSE.as_millis();
+        ensure!(
+            calls.len() as u128 * 10 >= scheduled * 8,
+            "only {} of {scheduled} calls were made",
+            calls.len()
+        );
         let answered = calls.iter().filter(|call| call.by.is_some()).count();
         ensure!(
             answered * 10 >= calls.len() * 5,

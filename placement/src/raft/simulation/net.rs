@@ -12,8 +12,8 @@ use tonic::Status;
 
 use super::Simulated;
 use crate::raft::Seat;
-use crate::raft::network::Carrier;
-use crate::raft::wire::{Answer, Request};
+use crate::raft::network::{Carrier, KEEPALIVE};
+use crate::raft::wire::{Answer, Call, Request};
 use crate::simulation::Dice;
 
 /// Everything between the replicas; clones share it.
@@ -31,6 +31,8 @@ struct Shared {
     islands: BTreeMap<u64, u64>,
     /// One whose calls take long.
     slow: Option<u64>,
+    /// How many snapshots arrived.
+    snapshots: u64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -56,6 +58,7 @@ impl Net {
             homes: BTreeMap::new(),
             islands: BTreeMap::new(),
             slow: None,
+            snapshots: 0,
         };
         Self {
             shared: Arc::new(Mutex::new(shared)),
@@ -80,6 +83,10 @@ impl Net {
 
     pub(super) fn set_slow(&self, slow: Option<u64>) {
         self.shared.lock().slow = slow;
+    }
+
+    pub(super) fn snapshots(&self) -> u64 {
+        self.shared.lock().snapshots
     }
 
     pub(super) fn wire(&self, from: u64, life: u64) -> Wire {
@@ -136,6 +143,12 @@ pub(super) struct Wire {
     life: u64,
 }
 
+/// A connection that has lost something: a ping stays unanswered.
+async fn broken() -> Result<Answer<Simulated>, Status> {
+    Simulated::sleep(2 * KEEPALIVE).await;
+    Err(Status::unavailable("connection is broken"))
+}
+
 impl Carrier<Simulated> for Wire {
     async fn carry(
         &self,
@@ -159,7 +172,10 @@ impl Carrier<Simulated> for Wire {
         Simulated::sleep(fate.there).await;
         let seat = net.reach(*from, *life, to)?;
         if fate.lost {
-            std::future::pending::<()>().await;
+            return broken().await;
+        }
+        if matches!(request.call, Call::Snapshot { .. }) {
+            net.shared.lock().snapshots += 1;
         }
         // The caller may give up, and the other goes on.
         let answer = SimRuntime::spawn(seat.answer(request)).await;
@@ -167,7 +183,7 @@ impl Carrier<Simulated> for Wire {
         Simulated::sleep(fate.back).await;
         net.reach(*from, *life, to)?;
         if fate.unanswered {
-            std::future::pending::<()>().await;
+            return broken().await;
         }
         answer
     }

@@ -25,7 +25,7 @@ use crate::raft::network::Clients;
 use crate::raft::replica::Replica;
 use crate::raft::standing::{Lasting, Store};
 use crate::raft::wire::List;
-use crate::raft::{Cluster, Part, Seat};
+use crate::raft::{Cluster, Compaction, Part, Seat};
 use crate::simulation::Dice;
 use crate::term::Lead;
 
@@ -38,6 +38,8 @@ const WELL: Duration = Duration::from_secs(15);
 const START: Duration = Duration::from_secs(8);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
+/// Few enough for one that was away to need a snapshot when it returns.
+const COMPACTION: Compaction = Compaction { after: 20, kept: 5 };
 const NAMESPACE: &str = "n";
 
 /// What a run comes to.
@@ -51,6 +53,8 @@ pub(super) struct Told {
     pub(super) forgotten: u64,
     /// Other restarts, and partitions.
     pub(super) troubles: u64,
+    /// Snapshots that one sent to another.
+    pub(super) snapshots: u64,
     ended: Duration,
 }
 
@@ -60,6 +64,7 @@ impl Told {
         self.agreed += other.agreed;
         self.forgotten += other.forgotten;
         self.troubles += other.troubles;
+        self.snapshots += other.snapshots;
     }
 }
 
@@ -203,11 +208,10 @@ struct World {
 pub(super) async fn tell(seed: u64) -> Told {
     let began = Simulated::now();
     let mut world = World::new(seed);
-    let all: Vec<u64> = world.clusters.keys().copied().collect();
-    for id in &all {
+    for id in world.ids() {
         let wait = Duration::from_millis(world.dice.below(400));
         Simulated::sleep(wait).await;
-        world.start(*id);
+        world.start(id);
     }
     world.await_leader(START).await;
     world.await_well(START).await;
@@ -216,39 +220,141 @@ pub(super) async fn tell(seed: u64) -> Told {
     while Simulated::now() < end {
         world.trouble().await;
     }
-    world.net.set_calm(true);
-    world.net.set_islands(BTreeMap::new());
-    world.net.set_slow(None);
-    for id in &all {
-        if !world.lives.contains_key(id) {
-            world.start(*id);
-        }
-    }
-    world.await_leader(LEADER).await;
-    world.board.lock().quiet = true;
-    world.await_well(WELL).await;
-    world.await_same(LEADER).await;
+    world.settle().await;
     let board = world.board.lock();
     Told {
         leads: board.leads,
         agreed: board.agreed.len() as u64,
+        snapshots: world.net.snapshots(),
         ended: began.elapsed(),
         ..world.told.clone()
     }
 }
 
+/// One that has lost its log and one that lags behind are cut off from the only one that remembers what was agreed on,
+/// for longer than any replica waits for anything.
+pub(super) async fn amnesia(seed: u64) {
+    let mut world = World::of(seed, Dice(seed), 3);
+    let leader = world.start_all().await;
+    let others = world.ids().into_iter().filter(|id| *id != leader);
+    let [lagging, forgetful] = others.collect::<Vec<_>>()[..] else {
+        unreachable!("there are three")
+    };
+    world.isolate(lagging);
+    world.await_versions(3).await;
+    world.end(forgetful, false).await;
+    world.isolate(leader);
+    world.start(forgetful);
+    let led = world.board.lock().leads;
+    world
+        .throughout(Duration::from_secs(15), |world| {
+            world.board.lock().leads == led
+        })
+        .await;
+    world.settle().await;
+}
+
+/// A follower is cut off for many election timeouts, and comes back.
+pub(super) async fn isolation(seed: u64) {
+    let mut world = World::of(seed, Dice(seed), 3);
+    let leader = world.start_all().await;
+    let seat = world.lives[&leader].seat.clone();
+    let term = move || {
+        let member = seat.member.read();
+        let metrics = member.as_ref().map(|member| member.raft.metrics());
+        metrics.map(|metrics| metrics.borrow_watched().current_term)
+    };
+    let (led, before) = (world.board.lock().leads, term());
+    let follower = world.ids().into_iter().find(|id| *id != leader);
+    world.isolate(follower.expect("there are three"));
+    let unchanged = |world: &World| world.board.lock().leads == led && term() == before;
+    world.throughout(Duration::from_secs(10), &unchanged).await;
+    world.heal();
+    world.throughout(Duration::from_secs(5), &unchanged).await;
+    world.settle().await;
+}
+
+/// What a run of [`growth`] comes to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Grown {
+    /// Times the only voter could not be reached by those to come.
+    pub(super) cuts: u64,
+    /// Times one of them was restarted meanwhile.
+    pub(super) restarts: u64,
+}
+
+/// One replica becomes three, while calls get lost, the one is cut off and the others are restarted.
+pub(super) async fn growth(seed: u64) -> Grown {
+    let mut dice = Dice(seed);
+    let has_disk = [dice.once_in(2), dice.once_in(2), dice.once_in(2)];
+    let mut world = World::of(seed, dice, 3);
+    for (id, _) in world.ids().into_iter().zip(has_disk).filter(|pair| pair.1) {
+        world.disks.insert(id, Lasting::default());
+    }
+    let single = Cluster::parse("p0", "p0=h0:1").expect("in the list");
+    let first = single.own_id();
+    let later: Vec<u64> = world.ids().into_iter().filter(|id| *id != first).collect();
+    // As in an update, the first learns of the others from them; it has the longer list at its next start.
+    let longer = world.clusters.insert(first, single);
+    world.start(first);
+    world.await_leader(START).await;
+    world.await_versions(3).await;
+    world.clusters.extend(longer.map(|longer| (first, longer)));
+
+    world.net.set_calm(false);
+    let mut grown = Grown::default();
+    let end = Simulated::now() + TROUBLE;
+    let mut heals = None;
+    let mut starts = later.clone();
+    while Simulated::now() < end {
+        if heals.is_some_and(|at| at <= Simulated::now()) {
+            heals = None;
+            world.heal();
+        }
+        match world.dice.below(5) {
+            // No longer than they wait for one that does not answer (`roster::WELCOME`).
+            0 | 1 if heals.is_none() => {
+                let length = Duration::from_millis(500 + world.dice.below(8000));
+                heals = Some(Simulated::now() + length);
+                world.isolate(first);
+                grown.cuts += 1;
+            }
+            2 => {
+                let id = later[world.dice.index(later.len())];
+                // One that nobody counts on has promised nothing.
+                if starts.is_empty() && (world.may_go(id) || !world.is_whole(id)) {
+                    world.end(id, false).await;
+                    world.start(id);
+                    grown.restarts += 1;
+                }
+            }
+            3 if world.disks.contains_key(&first) => {
+                world.end(first, false).await;
+                world.start(first);
+            }
+            _ => {}
+        }
+        if let Some(id) = starts.pop() {
+            world.start(id);
+        }
+        let wait = Duration::from_millis(world.dice.below(1500));
+        Simulated::sleep(wait).await;
+        world.check();
+    }
+    world.settle().await;
+    grown
+}
+
 /// How long it takes until another replica leads when the first leader ever dies at once.
 pub(super) async fn founding(seed: u64) -> Duration {
     let mut world = World::new(seed);
-    let all: Vec<u64> = world.clusters.keys().copied().collect();
-    for id in all {
+    for id in world.ids() {
         world.start(id);
         let wait = Duration::from_millis(world.dice.below(100));
         Simulated::sleep(wait).await;
     }
     world.await_leader(START).await;
-    let leading = world.board.lock().leading.first().copied();
-    let (id, _) = leading.expect("one leads");
+    let id = world.leader();
     let began = Simulated::now();
     world.end(id, false).await;
     world.await_leader(START).await;
@@ -258,16 +364,11 @@ pub(super) async fn founding(seed: u64) -> Duration {
 /// How long it takes until another replica leads when the leader dies, and when it is told to go.
 pub(super) async fn succession(seed: u64) -> (Duration, Duration) {
     let mut world = World::new(seed);
-    let all: Vec<u64> = world.clusters.keys().copied().collect();
-    for id in all {
-        world.start(id);
-    }
-    world.await_well(START).await;
+    world.start_all().await;
     let mut took = Vec::new();
     for in_order in [false, true] {
         world.await_leader(START).await;
-        let leading = world.board.lock().leading.first().copied();
-        let (id, _) = leading.expect("one leads");
+        let id = world.leader();
         let began = Simulated::now();
         if in_order {
             world.lives[&id].stop.cancel();
@@ -293,26 +394,35 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let count = if dice.once_in(2) { 3 } else { 5 };
+        // None, all or some have a disk.
+        let kind = dice.below(3);
+        let mut world = Self::of(seed, dice, count);
+        for id in world.ids() {
+            let has_disk = match kind {
+                0 => false,
+                1 => true,
+                _ => world.dice.once_in(2),
+            };
+            if has_disk {
+                world.disks.insert(id, Lasting::default());
+            }
+        }
+        world
+    }
+
+    /// So many replicas without a disk.
+    fn of(seed: u64, dice: Dice, count: u64) -> Self {
         let entries: Vec<String> = (0..count).map(|id| format!("p{id}=h{id}:1")).collect();
         let list = entries.join(",");
         let clusters = (0..count).map(|id| {
             let cluster = Cluster::parse(&format!("p{id}"), &list).expect("in the list");
             (cluster.own_id(), cluster)
         });
-        let clusters: BTreeMap<u64, Cluster> = clusters.collect();
-        // None, all or some have a disk.
-        let kind = dice.below(3);
-        let disks = clusters.keys().copied().filter(|_| match kind {
-            0 => false,
-            1 => true,
-            _ => dice.once_in(2),
-        });
-        let disks = disks.map(|id| (id, Lasting::default())).collect();
         Self {
             net: Net::new(Dice(seed.wrapping_mul(31))),
             board: Arc::default(),
-            clusters,
-            disks,
+            clusters: clusters.collect(),
+            disks: BTreeMap::new(),
             lives: BTreeMap::new(),
             returns: BTreeMap::new(),
             heals: None,
@@ -320,6 +430,67 @@ impl World {
             told: Told::default(),
             dice,
         }
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        self.clusters.keys().copied().collect()
+    }
+
+    /// Starts all at once, and waits until one of them leads and all others are well.
+    async fn start_all(&mut self) -> u64 {
+        for id in self.ids() {
+            self.start(id);
+        }
+        self.await_well(START).await;
+        self.await_leader(START).await;
+        self.leader()
+    }
+
+    fn leader(&self) -> u64 {
+        let leading = self.board.lock().leading.first().copied();
+        leading.expect("one leads").0
+    }
+
+    /// Cuts one off from all others.
+    fn isolate(&self, id: u64) {
+        self.net.set_islands(BTreeMap::from([(id, 1)]));
+    }
+
+    fn heal(&self) {
+        self.net.set_islands(BTreeMap::new());
+    }
+
+    /// Waits until so many versions more were agreed on.
+    async fn await_versions(&self, more: usize) {
+        let before = self.board.lock().agreed.len();
+        let agreed = async |world: &Self| world.board.lock().agreed.len() >= before + more;
+        self.until("versions are agreed on", LEADER, agreed).await;
+    }
+
+    /// Lets time pass in which a condition holds.
+    async fn throughout(&self, length: Duration, holds: impl Fn(&Self) -> bool) {
+        let end = Simulated::now() + length;
+        while Simulated::now() < end {
+            self.check();
+            assert!(holds(self), "{}", self.describe());
+            Simulated::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until it is as if nothing had gone wrong.
+    async fn settle(&mut self) {
+        self.net.set_calm(true);
+        self.heal();
+        self.net.set_slow(None);
+        for id in self.ids() {
+            if !self.lives.contains_key(&id) {
+                self.start(id);
+            }
+        }
+        self.await_leader(LEADER).await;
+        self.board.lock().quiet = true;
+        self.await_well(WELL).await;
+        self.await_same(LEADER).await;
     }
 
     fn start(&mut self, id: u64) {
@@ -346,6 +517,7 @@ impl World {
             draw: move || number,
             leads,
             seat: seat.clone(),
+            compaction: COMPACTION,
             report: move |part| {
                 if part == Part::Silent {
                     let text = "what was agreed on is contradicted";
@@ -464,7 +636,7 @@ impl World {
         if self.is_strained() {
             return;
         }
-        let all: Vec<u64> = self.clusters.keys().copied().collect();
+        let all = self.ids();
         let any = all[self.dice.index(all.len())];
         let leading = self.board.lock().leading.first().map(|(id, _)| *id);
         match self.dice.below(8) {
