@@ -73,24 +73,16 @@ pub enum Ended<T> {
     Stopped,
 }
 
-/// Why a term ended too early. The work has stopped; nothing may go on as leader.
+/// Why this process does not lead and cannot go on. The work has stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process holds the Lease.
+    /// This process led, and another one holds the Lease now.
     #[error("leader election lost: {holder:?} holds the lease {name:?}")]
     Taken {
         /// The Lease.
         name: String,
         /// Who holds it; empty when somebody released or deleted it.
         holder: String,
-    },
-    /// It was not renewed in time.
-    #[error("leader election lost: the lease {name:?} was not renewed within {}s", limit.as_secs())]
-    NotRenewed {
-        /// The Lease.
-        name: String,
-        /// In which time.
-        limit: Duration,
     },
     /// The API server cannot tell a current write from an outdated one, so nothing would keep two leaders apart.
     #[error(
@@ -105,17 +97,18 @@ pub enum Error {
 
 /// Waits until this process leads, does `work`, and gives the Lease back when it ends or `stop` does.
 ///
-/// Failures of the API server are waited out while this process does not lead. An Event on the Lease says who leads.
-/// `work` is dropped at the end of the term, at whatever point it is; a request that it sends through
+/// Failures of the API server are waited out. One that lasts ends the term, and `work` is done anew once the Lease is
+/// ours again; if another process has taken it by then, that is an error. An Event on the Lease says who leads.
+/// Work is dropped at the end of its term, at whatever point it is; a request that it sends through
 /// [`Term::fence`] never starts, and is never waited for, later than that.
 ///
 /// # Errors
-/// Leadership was lost, or cannot be had from this API server.
+/// Leadership was lost to another process, or cannot be had from this API server.
 pub async fn hold<T, W>(
     client: kube::Client,
     settings: Settings,
     stop: impl Future<Output = ()> + Send,
-    work: impl FnOnce(Term) -> W + Send,
+    work: impl FnMut(Term) -> W + Send,
 ) -> Result<Ended<T>, Error>
 where
     T: Send,

@@ -27,7 +27,7 @@ use crate::secrets::Error;
 use crate::vault::Vault;
 
 use queue::{Pending, Queue};
-use recent::{Missed, Recent};
+use recent::{Forgotten, Missed, Opening, Recent};
 use version::{Resolved, Shipment, Version};
 
 pub use message::Event;
@@ -86,16 +86,32 @@ pub enum View {
     },
 }
 
-/// The process is ending.
+/// Why there is no stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("operator is shutting down")]
-pub struct Closed;
+pub enum Refused {
+    /// The process is ending.
+    #[error("operator is shutting down")]
+    Closed,
+    /// Too much has changed since the list of its reader, who has to list again.
+    #[error("changes since the last list are not known any more")]
+    Forgotten,
+}
 
 impl View {
     fn shows<K: Kind>(&self, object: &K) -> bool {
         match self {
             Self::App(app_id) => object.admits(app_id),
             Self::Assigned { name, .. } => name.as_deref() == Some(object.name()),
+        }
+    }
+
+    /// The object that is assigned in place of the one its reader has.
+    fn replaces(&self, has: Option<&str>) -> Option<&str> {
+        match self {
+            Self::Assigned { name, .. } => {
+                has.and_then(|has| name.as_deref().filter(|it| *it != has))
+            }
+            Self::App(_) => None,
         }
     }
 }
@@ -183,27 +199,25 @@ impl<K: Kind> Hub<K> {
         state.recent.changed(place, old, false, Instant::now());
     }
 
-    /// The objects of a namespace an app may see, or all of it, in order of their names. `connection` is who asks: a
-    /// stream it opens next begins here.
+    /// The objects of a namespace an app may see, in order of their names. `connection` is who asks: a stream it opens
+    /// next begins here.
     pub async fn list(
         &self,
         namespace: &str,
-        app_id: Option<&str>,
+        app_id: &str,
         connection: Option<SocketAddr>,
     ) -> Result<Vec<Bytes>, Failed> {
         let versions: Vec<Arc<Version<K>>> = {
             let mut state = self.shared.state.lock();
             if let Some(connection) = connection {
-                state.recent.listed(connection, Instant::now());
+                state.recent.listed(connection, None, Instant::now());
             }
             let objects = state
                 .namespaces
                 .get(namespace)
                 .map(|it| it.objects.values());
             let objects = objects.into_iter().flatten();
-            let admits = |version: &&Arc<Version<K>>| {
-                app_id.is_none_or(|app_id| version.object().admits(app_id))
-            };
+            let admits = |version: &&Arc<Version<K>>| version.object().admits(app_id);
             objects.filter(admits).cloned().collect()
         };
         // Collected first: a lazy stream of futures that borrow is no future that can be sent between threads.
@@ -230,7 +244,7 @@ impl<K: Kind> Hub<K> {
         let version = {
             let mut state = self.shared.state.lock();
             if let Some(connection) = connection {
-                state.recent.listed(connection, Instant::now());
+                state.recent.listed(connection, Some(name), Instant::now());
             }
             let place = state.namespaces.get(namespace);
             place.and_then(|place| place.objects.get(name)).cloned()
@@ -251,40 +265,54 @@ impl<K: Kind> Hub<K> {
 
     /// A stream of what changes from now on, and of what changed since the connection's last list.
     ///
-    /// `view` is asked under the lock, so that [`Hub::reassign`] comes before or after it.
+    /// `view` is asked under the lock, so that [`Hub::reassign`] comes before or after it, and given the name of the one
+    /// object that the connection has asked for. A stream that shows another one begins with that.
     ///
     /// # Errors
-    /// The process is ending.
+    /// See [`Refused`].
     pub fn subscribe(
         &self,
         namespace: &str,
-        view: impl FnOnce() -> View,
+        view: impl FnOnce(Option<&str>) -> View,
         connection: Option<SocketAddr>,
-    ) -> Result<Subscription<K>, Closed> {
+    ) -> Result<Subscription<K>, Refused> {
         let mut state = self.shared.state.lock();
         let state = &mut *state;
         if state.is_closed {
-            return Err(Closed);
+            return Err(Refused::Closed);
         }
-        let view = view();
+        let opening = match connection {
+            Some(connection) => state.recent.opened(connection, namespace),
+            None => Ok(Opening::default()),
+        };
+        let Opening { missed, only } = opening.map_err(|Forgotten| Refused::Forgotten)?;
+        let view = view(only.as_deref());
         state.streams += 1;
         let (id, queue) = (state.streams, Arc::new(Queue::default()));
         let place = state.namespaces.entry(namespace.into()).or_default();
-        if let Some(connection) = connection {
-            for (name, missed) in state.recent.opened(connection, namespace) {
-                let Missed { before, has_news } = missed;
-                let shown = |version: &Arc<Version<K>>| view.shows(version.object());
+        let current = |name: &str| {
+            let version = place.objects.get(name).filter(|it| view.shows(it.object()));
+            version.cloned().map(Shipment::new)
+        };
+        match view.replaces(only.as_deref()) {
+            Some(name) => {
                 let change = Pending {
-                    before: before.filter(shown).map(Shipment::new),
-                    after: place
-                        .objects
-                        .get(&name)
-                        .filter(|it| shown(it))
-                        .cloned()
-                        .map(Shipment::new),
-                    has_news,
+                    before: None,
+                    after: current(name),
+                    has_news: false,
                 };
-                queue.push(&name, change);
+                queue.push(name, change);
+            }
+            None => {
+                for (name, Missed { before, has_news }) in missed {
+                    let before = before.filter(|it| view.shows(it.object()));
+                    let change = Pending {
+                        before: before.map(Shipment::new),
+                        after: current(&name),
+                        has_news,
+                    };
+                    queue.push(&name, change);
+                }
             }
         }
         let subscriber = Subscriber {

@@ -28,4 +28,7 @@ pub mod webhook;
 // At the edge.
 pub mod server;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 pub use args::Args;

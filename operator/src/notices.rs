@@ -10,18 +10,23 @@ use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use dapr_crds::Component;
 use dapr_crds::subscription::v2alpha1::Subscription;
+use dapr_crds::{
+    Component, Configuration, HttpEndpoint, McpServer, Resiliency, WorkflowAccessPolicy,
+};
 use dapr_kubernetes::Reader;
 use dapr_kubernetes::event::{self, Kind, Note};
+use futures::future::select_all;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::kinds;
 use crate::pods::Pod;
 use crate::secrets::SecretName;
 use crate::services::Live;
-use findings::{Apps, Finding, Unreadables, World, findings};
+use findings::{Apps, Finding, World, duplicates, findings};
 
 /// Who tells it.
 const COMPONENT: &str = "dapr-operator";
@@ -40,12 +45,23 @@ pub struct Sources {
     pub pods: Reader<Pod>,
     /// Services of apps: the apps that have no pods right now.
     pub services: Reader<Live>,
-    /// Components.
-    pub components: Reader<Component>,
-    /// Subscriptions.
-    pub subscriptions: Reader<Subscription>,
     /// Which Secrets there are.
     pub secrets: Reader<SecretName>,
+    /// The resources.
+    pub resources: Resources,
+}
+
+/// The resources that are looked at, of every kind.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each is what its type says")]
+pub struct Resources {
+    pub components: Reader<Component>,
+    pub configurations: Reader<Configuration>,
+    pub http_endpoints: Reader<HttpEndpoint>,
+    pub mcp_servers: Reader<McpServer>,
+    pub resiliencies: Reader<Resiliency>,
+    pub subscriptions: Reader<Subscription>,
+    pub workflow_access_policies: Reader<WorkflowAccessPolicy>,
 }
 
 /// Writes Events about the resources until it is dropped; about what has been wrong for `settled`.
@@ -69,29 +85,17 @@ struct Desk {
 
 impl Desk {
     async fn run(&self) -> Infallible {
-        let sources = &self.sources;
-        let mut changes = (
-            sources.pods.subscribe(),
-            sources.components.subscribe(),
-            sources.subscriptions.subscribe(),
-            sources.secrets.subscribe(),
-            sources.services.subscribe(),
-        );
+        let mut changes = self.sources.changes();
         let mut log = Log::default();
         loop {
-            changes.0.borrow_and_update();
-            changes.1.borrow_and_update();
-            changes.2.borrow_and_update();
-            changes.3.borrow_and_update();
-            changes.4.borrow_and_update();
+            for change in &mut changes {
+                change.borrow_and_update();
+            }
             log.update(self.look(), Instant::now());
             let next = self.tell(&mut log).await;
+            let changed = changes.iter_mut().map(|change| Box::pin(change.changed()));
             tokio::select! {
-                Ok(()) = changes.0.changed() => {}
-                Ok(()) = changes.1.changed() => {}
-                Ok(()) = changes.2.changed() => {}
-                Ok(()) = changes.3.changed() => {}
-                Ok(()) = changes.4.changed() => {}
+                _ = select_all(changed) => {}
                 () = at(next) => {}
             }
             sleep(GATHER).await;
@@ -103,9 +107,8 @@ impl Desk {
         let Sources {
             pods,
             services,
-            components,
-            subscriptions,
             secrets,
+            resources,
         } = &self.sources;
         let apps = (pods.is_synced() && services.is_synced()).then(|| {
             let mut apps = Apps::new();
@@ -123,13 +126,7 @@ impl Desk {
         let is_secret = |namespace: &str, name: &str| {
             !secrets.is_synced() || secrets.get(namespace, name).is_some()
         };
-        findings(&World {
-            components: &components.snapshot(),
-            subscriptions: &subscriptions.snapshot(),
-            unreadable: Unreadables {
-                components: &components.all_unreadable(),
-                subscriptions: &subscriptions.all_unreadable(),
-            },
+        resources.findings(&World {
             apps: apps.as_ref(),
             is_secret: &is_secret,
         })
@@ -168,6 +165,58 @@ impl Desk {
         }
         log.next(self.settled)
     }
+}
+
+impl Sources {
+    /// What tells that something may differ.
+    fn changes(&self) -> Vec<watch::Receiver<u64>> {
+        let Self {
+            pods,
+            services,
+            secrets,
+            resources,
+        } = self;
+        vec![
+            pods.subscribe(),
+            services.subscribe(),
+            secrets.subscribe(),
+            resources.components.subscribe(),
+            resources.configurations.subscribe(),
+            resources.http_endpoints.subscribe(),
+            resources.mcp_servers.subscribe(),
+            resources.resiliencies.subscribe(),
+            resources.subscriptions.subscribe(),
+            resources.workflow_access_policies.subscribe(),
+        ]
+    }
+}
+
+impl Resources {
+    fn findings(&self, world: &World<'_>) -> BTreeSet<Finding> {
+        let Self {
+            components,
+            configurations,
+            http_endpoints,
+            mcp_servers,
+            resiliencies,
+            subscriptions,
+            workflow_access_policies,
+        } = self;
+        let mut found = BTreeSet::new();
+        found.extend(of_kind(components, world));
+        found.extend(of_kind(configurations, world));
+        found.extend(of_kind(http_endpoints, world));
+        found.extend(of_kind(mcp_servers, world));
+        found.extend(of_kind(resiliencies, world));
+        found.extend(of_kind(subscriptions, world));
+        found.extend(of_kind(workflow_access_policies, world));
+        found.extend(duplicates(&subscriptions.snapshot()));
+        found
+    }
+}
+
+fn of_kind<K: kinds::Kind>(objects: &Reader<K>, world: &World<'_>) -> BTreeSet<Finding> {
+    findings(&objects.snapshot(), &objects.all_unreadable(), world)
 }
 
 async fn at(moment: Option<Instant>) {

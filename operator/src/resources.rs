@@ -151,12 +151,12 @@ impl Resources {
         drop(known.wait_for(|known| *known).await);
     }
 
-    /// Which Configuration an app is told about.
-    pub fn assigned(&self, namespace: &str, app_id: &str) -> View {
+    /// Which Configuration an app is told about, given the one that it has.
+    pub fn assigned(&self, namespace: &str, app_id: &str, current: Option<&str>) -> View {
         let assignments = self.assignments.lock();
         View::Assigned {
             app_id: app_id.into(),
-            name: assignments.of(namespace, app_id, None).map(Box::from),
+            name: assignments.of(namespace, app_id, current).map(Box::from),
         }
     }
 
@@ -179,5 +179,158 @@ impl Resources {
         self.resiliencies.hub.close();
         self.subscriptions.hub.close();
         self.workflow_access_policies.hub.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::hub;
+    use crate::secrets::{Data, Error};
+    use crate::vault::Source;
+
+    struct NoSecrets;
+
+    #[async_trait]
+    impl Source for NoSecrets {
+        async fn fetch(&self, _: &str, name: &str) -> Result<Data, Error> {
+            Err(Error::NotFound(name.to_owned()))
+        }
+    }
+
+    /// A name and what is in it.
+    type Known = (String, String);
+
+    fn known(object: &[u8]) -> Known {
+        let object: Value = serde_json::from_slice(object).expect("JSON");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let rate = &object["spec"]["tracing"]["samplingRate"];
+        (text(&object["metadata"]["name"]), text(rate))
+    }
+
+    /// Configurations and pods of `default`, fed as watchers feed them.
+    struct Place {
+        resources: Resources,
+        pods: Vec<(String, Arc<Pod>)>,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let resources = Resources::new(&Vault::new(NoSecrets));
+            resources.configurations.apply(Change::Synced);
+            resources.pod_changed(&Change::Synced);
+            let mut place = Self {
+                resources,
+                pods: Vec::new(),
+            };
+            place.put("one", "1");
+            place.put("two", "1");
+            place.pod("shop-1", "one", 1);
+            place
+        }
+
+        fn put(&self, name: &str, rate: &str) {
+            let new = json!({
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {"tracing": {"samplingRate": rate}},
+            });
+            let new = serde_json::from_value(new).expect("a configuration");
+            let new = Arc::new(new);
+            self.resources
+                .configurations
+                .apply(Change::Applied { old: None, new });
+        }
+
+        fn pod(&mut self, name: &str, config: &str, second: u32) {
+            let new = json!({"metadata": {
+                "name": name, "namespace": "default",
+                "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+                "annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": "shop", "dapr.io/config": config},
+            }});
+            let new: Arc<Pod> = Arc::new(serde_json::from_value(new).expect("a pod"));
+            let at = self.pods.iter().position(|(known, _)| known == name);
+            let old = at.map(|at| self.pods.swap_remove(at).1);
+            self.pods.push((name.to_owned(), Arc::clone(&new)));
+            self.resources.pod_changed(&Change::Applied { old, new });
+        }
+
+        async fn get(&self, name: &str, connection: Option<SocketAddr>) -> Known {
+            let hub = &self.resources.configurations.hub;
+            let got = hub.get("default", name, connection).await;
+            known(&got.expect("no secrets").expect("it is there"))
+        }
+
+        fn open(&self, connection: Option<SocketAddr>) -> hub::Subscription<Configuration> {
+            let view = |current: Option<&str>| self.resources.assigned("default", "shop", current);
+            let hub = &self.resources.configurations.hub;
+            hub.subscribe("default", view, connection).expect("open")
+        }
+    }
+
+    /// What a sidecar has that had `known`, once it is told everything.
+    async fn told(mut known: Known, stream: &mut hub::Subscription<Configuration>) -> Known {
+        while let Ok(Some(event)) =
+            tokio::time::timeout(Duration::from_millis(1), stream.next()).await
+        {
+            known = self::known(&event.expect("a change").object);
+        }
+        known
+    }
+
+    type Step = Box<dyn Fn(&mut Place)>;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_lost_between_a_configuration_and_its_stream() {
+        let steps: [Step; 7] = [
+            Box::new(|place| place.put("one", "2")),
+            Box::new(|place| place.put("two", "2")),
+            Box::new(|place| place.pod("shop-1", "two", 1)),
+            Box::new(|place| place.put("two", "3")),
+            Box::new(|place| place.put("one", "3")),
+            Box::new(|place| place.pod("shop-1", "one", 1)),
+            Box::new(|place| place.put("one", "4")),
+        ];
+        let expected = [
+            "one 2", "one 2", "two 2", "two 3", "two 3", "one 3", "one 4",
+        ];
+        let connection = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
+        for (last, expected) in expected.into_iter().enumerate() {
+            let steps = &steps[..=last];
+            for got in 0..=steps.len() {
+                for opened in got..=steps.len() {
+                    let mut place = Place::new();
+                    steps[..got].iter().for_each(|step| step(&mut place));
+                    // The flag of a sidecar does not change while it runs.
+                    let known = place.get("one", connection).await;
+                    steps[got..opened].iter().for_each(|step| step(&mut place));
+                    let mut stream = place.open(connection);
+                    steps[opened..].iter().for_each(|step| step(&mut place));
+                    let (name, rate) = told(known, &mut stream).await;
+                    let context = format!("{last}: got after {got}, opened after {opened}");
+                    assert_eq!(format!("{name} {rate}"), expected, "{context}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_pods_are_replaced_a_stream_shows_what_its_sidecar_has() {
+        let mut place = Place::new();
+        place.pod("shop-2", "two", 2);
+        for (port, name) in [(1, "one"), (2, "two")] {
+            let connection = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+            let known = place.get(name, connection).await;
+            let mut stream = place.open(connection);
+            place.put("one", &format!("one of {name}"));
+            place.put("two", &format!("two of {name}"));
+            let told = told(known, &mut stream).await;
+            assert_eq!(told, (name.to_owned(), format!("{name} of {name}")));
+        }
     }
 }

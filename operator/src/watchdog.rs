@@ -82,7 +82,7 @@ impl Dog {
             }
             let now = Instant::now();
             let shown = self.pods.snapshot();
-            plan.injector_is_ready(&shown);
+            plan.injector_is_ready(&shown, now);
             let wait = match plan.next(&shown, now) {
                 Next::Look(pod) => {
                     let found = self.watchman.look(pod).await;

@@ -35,6 +35,21 @@ enum Written {
     Beaten,
 }
 
+/// What a candidate was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Past {
+    Candidate,
+    Leader,
+}
+
+/// Why a term ended too early.
+enum Lost {
+    /// This one holds the Lease; nobody, if it is empty.
+    Taken(String),
+    /// Nobody knows who holds it: the API server is away, or this process stood still.
+    NotRenewed,
+}
+
 impl<L: Lock> Candidate<L> {
     pub(super) fn new(lock: L, settings: Settings) -> Self {
         Self {
@@ -47,42 +62,55 @@ impl<L: Lock> Candidate<L> {
     pub(super) async fn hold<T, W>(
         mut self,
         stop: impl Future<Output = ()> + Send,
-        work: impl FnOnce(Term) -> W + Send,
+        mut work: impl FnMut(Term) -> W + Send,
     ) -> Result<Ended<T>, Error>
     where
         T: Send,
         W: Future<Output = T> + Send,
     {
         let mut stop = pin!(stop);
-        let acquired = tokio::select! {
-            biased;
-            () = &mut stop => None,
-            end = self.acquire() => Some(end?),
-        };
-        let Some(end) = acquired else {
-            // A write may have been under way.
-            self.release().await;
-            return Ok(Ended::Stopped);
-        };
-        let (grant, term) = Grant::until(end);
-        let ended = {
-            let work = work(term);
-            tokio::select! {
+        let mut past = Past::Candidate;
+        loop {
+            let acquired = tokio::select! {
                 biased;
-                () = &mut stop => Ok(Ended::Stopped),
-                error = self.keep(&grant, end) => Err(error),
-                done = work => Ok(Ended::Finished(done)),
+                () = &mut stop => None,
+                end = self.acquire(past) => Some(end?),
+            };
+            let Some(end) = acquired else {
+                // A write may have been under way.
+                self.release().await;
+                return Ok(Ended::Stopped);
+            };
+            let (grant, term) = Grant::until(end);
+            let ended = {
+                let work = work(term);
+                tokio::select! {
+                    biased;
+                    () = &mut stop => Ok(Ended::Stopped),
+                    lost = self.keep(&grant, end) => Err(lost),
+                    done = work => Ok(Ended::Finished(done)),
+                }
+            };
+            grant.end();
+            match ended {
+                Ok(ended) => {
+                    self.release().await;
+                    return Ok(ended);
+                }
+                Err(Lost::Taken(holder)) => return Err(self.taken(&holder)),
+                Err(Lost::NotRenewed) => tracing::warn!(
+                    lease = self.settings.name,
+                    "the lease was not renewed within {}s: leading no more, until the API server answers",
+                    self.settings.renew_deadline.as_secs()
+                ),
             }
-        };
-        grant.end();
-        if ended.is_ok() {
-            self.release().await;
+            past = Past::Leader;
         }
-        ended
     }
 
-    /// Waits until the Lease is ours; tells how long it is so without a renewal.
-    async fn acquire(&mut self) -> Result<Instant, Error> {
+    /// Waits until the Lease is ours; tells how long it is so without a renewal. Who has led before does not wait for
+    /// somebody who took it meanwhile.
+    async fn acquire(&mut self, past: Past) -> Result<Instant, Error> {
         tracing::info!(
             lease = self.settings.name,
             identity = self.settings.identity,
@@ -105,12 +133,17 @@ impl<L: Lock> Candidate<L> {
                 }
                 Err(_) => tracing::warn!(lease = self.settings.name, "no answer about the lease"),
             }
-            if let Some(seen) = &self.seen
-                && !seen.is_versioned()
-            {
-                return Err(Error::Unversioned {
-                    name: self.settings.name.clone(),
-                });
+            if let Some(seen) = &self.seen {
+                if !seen.is_versioned() {
+                    return Err(Error::Unversioned {
+                        name: self.settings.name.clone(),
+                    });
+                }
+                let holder = seen.holder();
+                let is_free = holder.is_empty() || holder == self.settings.identity;
+                if past == Past::Leader && !is_free {
+                    return Err(self.taken(holder));
+                }
             }
             sleep_until(self.next_look()).await;
         }
@@ -142,7 +175,7 @@ impl<L: Lock> Candidate<L> {
     }
 
     /// Renews until that does not succeed in time.
-    async fn keep(&mut self, grant: &Grant, mut end: Instant) -> Error {
+    async fn keep(&mut self, grant: &Grant, mut end: Instant) -> Lost {
         loop {
             sleep(self.settings.retry).await;
             match timeout_at(end, self.renew(end)).await {
@@ -150,18 +183,8 @@ impl<L: Lock> Candidate<L> {
                     end = since + self.settings.renew_deadline;
                     grant.extend(end);
                 }
-                Ok(Err(holder)) => {
-                    return Error::Taken {
-                        name: self.settings.name.clone(),
-                        holder,
-                    };
-                }
-                Err(_) => {
-                    return Error::NotRenewed {
-                        name: self.settings.name.clone(),
-                        limit: self.settings.renew_deadline,
-                    };
-                }
+                Ok(Err(holder)) => return Lost::Taken(holder),
+                Err(_) => return Lost::NotRenewed,
             }
         }
     }
@@ -254,6 +277,13 @@ impl<L: Lock> Candidate<L> {
             self.settings.duration,
             Instant::now(),
         )
+    }
+
+    fn taken(&self, holder: &str) -> Error {
+        Error::Taken {
+            name: self.settings.name.clone(),
+            holder: holder.to_owned(),
+        }
     }
 
     /// Two calls fit between a renewal and its deadline.

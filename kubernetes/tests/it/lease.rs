@@ -64,7 +64,7 @@ impl Contender {
                 };
                 let work = {
                     let (client, settings) = (client.clone(), settings.clone());
-                    move |term: lease::Term| act(term.fence(&client), settings)
+                    move |term: lease::Term| act(term.fence(&client), settings.clone())
                 };
                 let told = lease::hold(client, settings, stopped, work).await;
                 drop(tell.send(told));

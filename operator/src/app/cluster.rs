@@ -5,8 +5,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dapr_crds::Component;
 use dapr_crds::subscription::v2alpha1::Subscription;
+use dapr_crds::{
+    Component, Configuration, HttpEndpoint, McpServer, Resiliency, WorkflowAccessPolicy,
+};
 use dapr_kit::health::Target;
 use dapr_kubernetes::{Change, Config, Health, Object, Reader, State as Freshness, Watcher, watch};
 use futures::{StreamExt as _, stream};
@@ -19,6 +21,7 @@ use tokio::task::JoinSet;
 use super::objects::ApiServer;
 use super::state::State;
 use crate::kinds::Kind;
+use crate::notices;
 use crate::pods::Pod;
 use crate::resources::{Resources, Shelf};
 use crate::secrets::SecretName;
@@ -34,14 +37,17 @@ const UNCONVERTED: &str = "conversion webhook";
 
 /// The watches, before they run, and what they fill.
 pub(super) struct Parts {
-    client: Client,
-    scope: Option<String>,
     resources: Resources,
     vault: Vault,
     pods: Watched<Pod>,
     secrets: Watched<SecretName>,
     components: Watched<Component>,
+    configurations: Watched<Configuration>,
+    http_endpoints: Watched<HttpEndpoint>,
+    mcp_servers: Watched<McpServer>,
+    resiliencies: Watched<Resiliency>,
     subscriptions: Watched<Subscription>,
+    workflow_access_policies: Watched<WorkflowAccessPolicy>,
 }
 
 /// A watch that others read too.
@@ -56,8 +62,7 @@ struct Watched<K: Object> {
 pub(super) struct Known {
     pub(super) pods: Reader<Pod>,
     pub(super) secrets: Reader<SecretName>,
-    pub(super) components: Reader<Component>,
-    pub(super) subscriptions: Reader<Subscription>,
+    pub(super) resources: notices::Resources,
 }
 
 /// Secrets that changed, until somebody has looked at who uses them: each once, however often it changed.
@@ -82,9 +87,12 @@ impl Parts {
             pods: Watched::new(&client, scope.as_deref()),
             secrets,
             components: Watched::new(&client, scope.as_deref()),
+            configurations: Watched::new(&client, scope.as_deref()),
+            http_endpoints: Watched::new(&client, scope.as_deref()),
+            mcp_servers: Watched::new(&client, scope.as_deref()),
+            resiliencies: Watched::new(&client, scope.as_deref()),
             subscriptions: Watched::new(&client, scope.as_deref()),
-            client,
-            scope,
+            workflow_access_policies: Watched::new(&client, scope.as_deref()),
         }
     }
 
@@ -98,37 +106,45 @@ impl Parts {
         Known {
             pods: self.pods.reader.clone(),
             secrets: self.secrets.reader.clone(),
-            components: self.components.reader.clone(),
-            subscriptions: self.subscriptions.reader.clone(),
+            resources: notices::Resources {
+                components: self.components.reader.clone(),
+                configurations: self.configurations.reader.clone(),
+                http_endpoints: self.http_endpoints.reader.clone(),
+                mcp_servers: self.mcp_servers.reader.clone(),
+                resiliencies: self.resiliencies.reader.clone(),
+                subscriptions: self.subscriptions.reader.clone(),
+                workflow_access_policies: self.workflow_access_policies.reader.clone(),
+            },
         }
     }
 
     /// Starts the watches, which never end. `target` is ready once all are filled.
     pub(super) fn spawn(self, tasks: &mut JoinSet<()>, state: &State, target: Target) {
         let Self {
-            client,
-            scope,
             resources,
             vault,
             pods,
             secrets,
             components,
+            configurations,
+            http_endpoints,
+            mcp_servers,
+            resiliencies,
             subscriptions,
+            workflow_access_policies,
         } = self;
-        let mut start = Start {
-            client: &client,
-            scope: scope.as_deref(),
-            state,
-            tasks,
-        };
+        let mut start = Start { state, tasks };
         let settled = [
             start.follow(components, &resources.components),
+            start.follow(configurations, &resources.configurations),
+            start.follow(http_endpoints, &resources.http_endpoints),
+            start.follow(mcp_servers, &resources.mcp_servers),
+            start.follow(resiliencies, &resources.resiliencies),
             start.follow(subscriptions, &resources.subscriptions),
-            start.kind(&resources.configurations),
-            start.kind(&resources.http_endpoints),
-            start.kind(&resources.mcp_servers),
-            start.kind(&resources.resiliencies),
-            start.kind(&resources.workflow_access_policies),
+            start.follow(
+                workflow_access_policies,
+                &resources.workflow_access_policies,
+            ),
         ];
         start.show(POD, &pods.reader);
         start.show(SECRET, &secrets.reader);
@@ -171,8 +187,6 @@ impl<K: Object + Resource<Scope = NamespaceResourceScope>> Watched<K> {
 
 /// Starts watches.
 struct Start<'a> {
-    client: &'a Client,
-    scope: Option<&'a str>,
     state: &'a State,
     tasks: &'a mut JoinSet<()>,
 }
@@ -183,15 +197,6 @@ impl Start<'_> {
         self.tasks.spawn(async move {
             state.show(kind, health).await;
         });
-    }
-
-    /// Watches a kind that only sidecars are interested in. For what is returned see [`Start::follow`].
-    fn kind<K>(&mut self, shelf: &Shelf<K>) -> Arc<Notify>
-    where
-        K: Kind + Resource<Scope = NamespaceResourceScope>,
-    {
-        let watched = Watched::new(self.client, self.scope);
-        self.follow(watched, shelf)
     }
 
     /// Starts the watch of a kind. Tells once it is known what objects there are.

@@ -17,6 +17,7 @@ use crate::{notices, watchdog};
 const LEASE: &str = "operator.dapr.io";
 
 /// What the leader works with.
+#[derive(Clone)]
 pub(super) struct Leader {
     pub(super) client: Client,
     pub(super) scope: Option<String>,
@@ -29,8 +30,10 @@ pub(super) struct Leader {
 impl Leader {
     /// Acts until the token is cancelled, at once or once it is elected in a namespace.
     ///
+    /// While the API server is away for long there is no leader; it is elected anew afterwards.
+    ///
     /// # Errors
-    /// Leadership is lost, or something the leader needs is missing.
+    /// Leadership is lost to another replica, or something the leader needs is missing.
     pub(super) async fn run(
         self,
         election: Option<String>,
@@ -49,7 +52,7 @@ impl Leader {
         let stop = token.cancelled();
         let act = |term: lease::Term| {
             let client = term.fence(&self.client);
-            self.act(client)
+            self.clone().act(client)
         };
         match lease::hold(client, settings, stop, act).await? {
             Ended::Finished(acted) => acted,
@@ -96,9 +99,8 @@ impl Leader {
         let sources = notices::Sources {
             pods: pods.clone(),
             services,
-            components: known.components,
-            subscriptions: known.subscriptions,
             secrets: known.secrets,
+            resources: known.resources,
         };
         let notices = notices::run(client.clone(), sources, notices::SETTLED);
         tokio::select! {

@@ -41,13 +41,39 @@ struct Change<K> {
 }
 
 /// What a connection has seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Seen {
-    /// A list that shows everything up to this change.
-    Listed { number: u64, at: Instant },
+    /// A list that shows everything up to this change, or just the object of this name.
+    Listed {
+        number: u64,
+        at: Instant,
+        only: Option<Box<str>>,
+    },
     /// So many streams are open: they are told.
     Streams(u32),
 }
+
+/// What a stream has to begin with.
+#[derive(Debug)]
+pub(super) struct Opening<K> {
+    /// What changed since the connection's last list, by names.
+    pub(super) missed: BTreeMap<Box<str>, Missed<K>>,
+    /// The one object that the connection has asked for, if it has not asked for all.
+    pub(super) only: Option<Box<str>>,
+}
+
+impl<K> Default for Opening<K> {
+    fn default() -> Self {
+        Self {
+            missed: BTreeMap::new(),
+            only: None,
+        }
+    }
+}
+
+/// It is not known any more what changed since a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forgotten;
 
 /// What was missed of one object.
 #[derive(Debug)]
@@ -89,11 +115,14 @@ impl<K: Kind> Recent<K> {
         });
     }
 
-    /// Notes that a connection is shown everything up to now.
-    pub(super) fn listed(&mut self, connection: SocketAddr, now: Instant) {
+    /// Notes that a connection is shown everything up to now, or just the object `only`.
+    pub(super) fn listed(&mut self, connection: SocketAddr, only: Option<&str>, now: Instant) {
         self.expire(now);
-        let number = self.number;
-        let seen = Seen::Listed { number, at: now };
+        let seen = Seen::Listed {
+            number: self.number,
+            at: now,
+            only: only.map(Box::from),
+        };
         if self.connections.len() >= CONNECTIONS {
             self.connections.retain(|_, seen| match seen {
                 Seen::Listed { at, .. } => now < *at + AGE,
@@ -103,6 +132,8 @@ impl<K: Kind> Recent<K> {
         let is_full = self.connections.len() >= CONNECTIONS;
         match self.connections.get_mut(&connection) {
             Some(Seen::Streams(_)) => {}
+            // One object more is no news of the others.
+            Some(Seen::Listed { only: None, .. }) if only.is_some() => {}
             Some(known) => *known = seen,
             None if is_full => {}
             None => {
@@ -111,22 +142,26 @@ impl<K: Kind> Recent<K> {
         }
     }
 
-    /// Notes a stream of a connection, and tells what changed since the connection's last list, by names. Nothing where
-    /// that is not known any more.
+    /// Notes a stream of a connection, and tells what it has to begin with. Without a list it begins with nothing.
+    ///
+    /// # Errors
+    /// There may be changes that nobody can tell any more. The connection's next stream is as one without a list.
     pub(super) fn opened(
         &mut self,
         connection: SocketAddr,
         namespace: &str,
-    ) -> BTreeMap<Box<str>, Missed<K>> {
-        let seen = self.connections.remove(&connection);
-        let (streams, since) = match seen {
-            None => (0, None),
-            Some(Seen::Listed { number, .. }) => (0, Some(number)),
-            Some(Seen::Streams(count)) => (count, None),
+    ) -> Result<Opening<K>, Forgotten> {
+        let (streams, opening) = match self.connections.remove(&connection) {
+            None => (0, Opening::default()),
+            Some(Seen::Listed { number, only, .. }) => {
+                let missed = self.since(number, namespace)?;
+                (0, Opening { missed, only })
+            }
+            Some(Seen::Streams(count)) => (count, Opening::default()),
         };
         self.connections
             .insert(connection, Seen::Streams(streams + 1));
-        since.map_or_else(BTreeMap::new, |number| self.since(number, namespace))
+        Ok(opening)
     }
 
     /// Notes that a stream of a connection ended.
@@ -140,11 +175,15 @@ impl<K: Kind> Recent<K> {
         }
     }
 
-    fn since(&self, number: u64, namespace: &str) -> BTreeMap<Box<str>, Missed<K>> {
+    fn since(
+        &self,
+        number: u64,
+        namespace: &str,
+    ) -> Result<BTreeMap<Box<str>, Missed<K>>, Forgotten> {
         let mut missed = BTreeMap::<Box<str>, Missed<K>>::new();
         let forgotten = self.changes.front().map_or(self.number, |it| it.number - 1);
         if number < forgotten {
-            return missed;
+            return Err(Forgotten);
         }
         let changes = self.changes.iter().rev();
         let changes = changes.take_while(|change| change.number > number);
@@ -157,7 +196,7 @@ impl<K: Kind> Recent<K> {
             };
             missed.insert(change.name.clone(), found);
         }
-        missed
+        Ok(missed)
     }
 
     fn expire(&mut self, now: Instant) {
@@ -196,7 +235,8 @@ mod tests {
 
     /// Names of what was missed, and the versions before.
     fn opened(recent: &mut Recent<Component>, port: u16, namespace: &str) -> Vec<(String, String)> {
-        let missed = recent.opened(connection(port), namespace);
+        let opening = recent.opened(connection(port), namespace);
+        let missed = opening.expect("it is known").missed;
         let text = |before: Option<Arc<Version<Component>>>| {
             before.map_or_else(String::new, |it| it.object().spec.version.clone())
         };
@@ -210,11 +250,11 @@ mod tests {
     fn what_came_between_list_and_stream_is_missed() {
         let (mut recent, now) = (Recent::default(), Instant::now());
         recent.changed(PLACE, None, false, now);
-        recent.listed(connection(1), now);
+        recent.listed(connection(1), None, now);
         recent.changed(PLACE, version("1"), false, now);
         recent.changed(PLACE, version("2"), false, now);
         recent.changed(("other", "store"), None, false, now);
-        recent.listed(connection(2), now);
+        recent.listed(connection(2), None, now);
         let missed = [("store".to_owned(), "1".to_owned())];
         assert_eq!(opened(&mut recent, 1, "default"), missed);
         assert!(opened(&mut recent, 2, "default").is_empty(), "listed after");
@@ -222,11 +262,30 @@ mod tests {
     }
 
     #[test]
+    fn one_object_is_no_list() {
+        let (mut recent, now) = (Recent::<Component>::default(), Instant::now());
+        let only = |recent: &mut Recent<Component>| {
+            let opening = recent
+                .opened(connection(1), "default")
+                .expect("it is known");
+            recent.closed(connection(1));
+            (opening.missed.len(), opening.only)
+        };
+        recent.listed(connection(1), Some("store"), now);
+        recent.changed(PLACE, None, false, now);
+        assert_eq!(only(&mut recent), (1, Some("store".into())));
+        recent.listed(connection(1), None, now);
+        recent.changed(PLACE, None, false, now);
+        recent.listed(connection(1), Some("store"), now);
+        assert_eq!(only(&mut recent), (1, None));
+    }
+
+    #[test]
     fn an_open_stream_misses_nothing() {
         let (mut recent, now) = (Recent::default(), Instant::now());
-        recent.listed(connection(1), now);
+        recent.listed(connection(1), None, now);
         opened(&mut recent, 1, "default");
-        recent.listed(connection(1), now);
+        recent.listed(connection(1), None, now);
         recent.changed(PLACE, None, false, now);
         assert!(opened(&mut recent, 1, "default").is_empty());
         recent.closed(connection(1));
@@ -237,13 +296,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_forgotten_is_not_told_in_parts() {
         let mut recent = Recent::default();
-        recent.listed(connection(1), Instant::now());
-        recent.listed(connection(2), Instant::now());
+        recent.listed(connection(1), None, Instant::now());
+        recent.listed(connection(2), None, Instant::now());
         for _ in 0..CHANGES {
             recent.changed(PLACE, version("1"), false, Instant::now());
         }
         assert_eq!(opened(&mut recent, 1, "default").len(), 1);
         recent.changed(PLACE, version("1"), false, Instant::now());
+        let refused = recent.opened(connection(2), "default").expect_err("gone");
+        assert_eq!(refused, Forgotten);
+        // It lists again, and the stream before that tells what comes.
         assert!(opened(&mut recent, 2, "default").is_empty());
         tokio::time::advance(AGE).await;
         recent.changed(PLACE, version("1"), false, Instant::now());
@@ -260,11 +322,11 @@ mod tests {
         let mut recent = Recent::<Component>::default();
         for index in 0..u32::try_from(CONNECTIONS).expect("fits") + 5 {
             let address = SocketAddr::from((index.to_be_bytes(), 1));
-            recent.listed(address, Instant::now());
+            recent.listed(address, None, Instant::now());
         }
         assert_eq!(recent.connections.len(), CONNECTIONS);
         tokio::time::advance(AGE).await;
-        recent.listed(connection(1), Instant::now());
+        recent.listed(connection(1), None, Instant::now());
         assert_eq!(recent.connections.len(), 1);
     }
 }

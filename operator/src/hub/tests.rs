@@ -84,7 +84,7 @@ impl Place {
     }
 
     fn open_from(&self, app_id: &str, connection: Option<SocketAddr>) -> Subscription<Component> {
-        let view = || View::App(app_id.into());
+        let view = |_: Option<&str>| View::App(app_id.into());
         self.hub
             .subscribe("default", view, connection)
             .expect("open")
@@ -179,7 +179,11 @@ async fn labels_and_versions_are_no_change_but_lists_show_them() {
         "spec": {"version": "1"},
     }));
     assert!(told(&mut stream).await.is_empty());
-    let list = place.hub.list("default", None, None).await.expect("a list");
+    let list = place
+        .hub
+        .list("default", "shop", None)
+        .await
+        .expect("a list");
     let shown: Value = serde_json::from_slice(&list[0]).expect("JSON");
     assert_eq!(shown["metadata"]["labels"], json!({"x": "y"}));
     assert_eq!(shown["kind"], "Component");
@@ -188,14 +192,14 @@ async fn labels_and_versions_are_no_change_but_lists_show_them() {
 #[tokio::test(start_paused = true)]
 async fn another_namespace_is_another_world() {
     let mut place = Place::new();
-    let view = || View::App("shop".into());
+    let view = |_: Option<&str>| View::App("shop".into());
     let mut other = place.hub.subscribe("other", view, None).expect("open");
     place.put("a", 1, &[]);
     assert!(told(&mut other).await.is_empty());
     assert!(
         place
             .hub
-            .list("other", None, None)
+            .list("other", "shop", None)
             .await
             .expect("a list")
             .is_empty()
@@ -242,7 +246,7 @@ async fn quick_changes_are_told_step_by_step() {
 #[tokio::test(start_paused = true)]
 async fn what_is_there_at_the_start_is_no_change() {
     let hub = Hub::<Component>::new(Vault::new(Secrets::default()));
-    let view = || View::App("shop".into());
+    let view = |_: Option<&str>| View::App("shop".into());
     let mut stream = hub.subscribe("default", view, None).expect("open");
     let put = |version: &str| {
         let new = json!({
@@ -315,7 +319,7 @@ async fn nothing_is_lost_between_list_and_stream() {
             for change in &changes[..listed] {
                 change(&mut place);
             }
-            let list = place.hub.list("default", Some("shop"), connection).await;
+            let list = place.hub.list("default", "shop", connection).await;
             for change in &changes[listed..opened] {
                 change(&mut place);
             }
@@ -338,7 +342,7 @@ async fn a_stream_that_is_open_is_not_told_twice_after_a_list() {
     let mut place = Place::new();
     let connection = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
     let mut first = place.open_from("shop", connection);
-    drop(place.hub.list("default", Some("shop"), connection).await);
+    drop(place.hub.list("default", "shop", connection).await);
     place.put("a", 1, &[]);
     assert_eq!(told(&mut first).await.len(), 1);
     let mut second = place.open_from("shop", connection);
@@ -372,7 +376,7 @@ async fn a_missing_secret_ends_the_streams_it_concerns() {
     let mut again = place.open("shop");
     place.delete("a");
     assert_eq!(told(&mut again).await, expect(&[(Type::Deleted, "a", "")]));
-    let list = place.hub.list("default", Some("shop"), None).await;
+    let list = place.hub.list("default", "shop", None).await;
     assert_eq!(list.map(|list| list.len()), Ok(1));
 }
 
@@ -427,12 +431,12 @@ async fn a_list_with_the_new_value_does_not_hide_it_from_streams() {
     let mut place = Place::new();
     place.secrets.set("s", "one");
     place.put_object(with_secret("a", "s"));
-    drop(place.hub.list("default", None, None).await);
+    drop(place.hub.list("default", "shop", None).await);
     let mut stream = place.open("shop");
     place.secrets.set("s", "two");
     place.vault.forget("default", "s");
     // The list is quicker than the watch of Secrets.
-    drop(place.hub.list("default", None, None).await);
+    drop(place.hub.list("default", "shop", None).await);
     place.hub.secret_changed("default", "s").await;
     assert_eq!(
         told(&mut stream).await,
@@ -446,7 +450,7 @@ async fn a_secret_that_changes_between_list_and_stream_is_told() {
     let connection = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
     place.secrets.set("s", "one");
     place.put_object(with_secret("a", "s"));
-    drop(place.hub.list("default", Some("shop"), connection).await);
+    drop(place.hub.list("default", "shop", connection).await);
     place.secret("s", "two").await;
     let mut stream = place.open_from("shop", connection);
     assert_eq!(
@@ -462,7 +466,7 @@ async fn the_end_ends_streams_well() {
     place.put("a", 1, &[]);
     place.hub.close();
     assert_eq!(stream.next().now_or_never(), Some(None));
-    let view = || View::App("shop".into());
+    let view = |_: Option<&str>| View::App("shop".into());
     let refused = place.hub.subscribe("default", view, None);
     assert_eq!(
         refused.expect_err("closed").to_string(),
@@ -503,9 +507,9 @@ async fn an_app_is_told_of_the_configuration_it_is_assigned() {
         name: (!name.is_empty()).then(|| name.into()),
     };
     let mut stream = hub
-        .subscribe("default", || view("one"), None)
+        .subscribe("default", |_| view("one"), None)
         .expect("open");
-    let mut none = hub.subscribe("default", || view(""), None).expect("open");
+    let mut none = hub.subscribe("default", |_| view(""), None).expect("open");
     put("one", "b");
     put("two", "b");
     assert_eq!(

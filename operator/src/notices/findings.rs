@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dapr_crds::meta::{Object, V1ALPHA1, V2ALPHA1};
+use dapr_crds::in_scope;
 use dapr_crds::subscription::v2alpha1::Subscription;
-use dapr_crds::{Component, in_scope};
 use dapr_kubernetes::Unreadable;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::kinds::Kind;
+use crate::secrets;
 
 /// App ids, by namespace.
 pub(super) type Apps = BTreeMap<String, BTreeSet<String>>;
@@ -24,134 +25,81 @@ pub(super) struct Finding {
     pub(super) message: String,
 }
 
-/// What is known.
+/// What the objects refer to.
 pub(super) struct World<'a> {
-    pub(super) components: &'a [Arc<Component>],
-    pub(super) subscriptions: &'a [Arc<Subscription>],
-    pub(super) unreadable: Unreadables<'a>,
     /// `None` while they are not known.
     pub(super) apps: Option<&'a Apps>,
     pub(super) is_secret: &'a dyn Fn(&str, &str) -> bool,
 }
 
-/// What cannot be read.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Unreadables<'a> {
-    pub(super) components: &'a [Unreadable],
-    pub(super) subscriptions: &'a [Unreadable],
-}
-
-/// Everything that is wrong.
-pub(super) fn findings(world: &World<'_>) -> BTreeSet<Finding> {
-    let mut found = BTreeSet::new();
-    for component in world.components {
-        let about = About::component(&component.metadata);
-        found.extend(about.unknown_apps(&component.scopes, world.apps));
-        let missing = secrets(component)
-            .filter(|name| !(world.is_secret)(about.namespace(), name))
-            .collect();
-        found.extend(about.missing_secrets(missing));
+/// Everything that is wrong with the objects of a kind one by one.
+pub(super) fn findings<K: Kind>(
+    objects: &[Arc<K>],
+    unreadable: &[Unreadable],
+    world: &World<'_>,
+) -> BTreeSet<Finding> {
+    let mut found: BTreeSet<Finding> = unreadable.iter().map(self::unreadable::<K>).collect();
+    for object in objects {
+        found.extend(unknown_apps(&**object, world.apps));
+        found.extend(missing_secrets(&**object, world.is_secret));
     }
-    for subscription in world.subscriptions {
-        let about = About::subscription(&subscription.metadata);
-        found.extend(about.unknown_apps(&subscription.scopes, world.apps));
-    }
-    let Unreadables {
-        components,
-        subscriptions,
-    } = world.unreadable;
-    found.extend(components.iter().map(unreadable::<Component>));
-    found.extend(subscriptions.iter().map(unreadable::<Subscription>));
-    found.extend(duplicates(world.subscriptions));
     found
 }
 
-/// Names of the Kubernetes Secrets a Component refers to.
-fn secrets(component: &Component) -> impl Iterator<Item = &str> {
-    let pairs = component.spec.metadata.iter();
-    let names = pairs.map(|pair| pair.secret_key_ref.name.as_str());
-    let is_kubernetes = component.auth.is_kubernetes();
-    names.filter(move |name| is_kubernetes && !name.is_empty())
-}
-
-fn unreadable<K: Object>(object: &Unreadable) -> Finding {
+fn unreadable<K: Kind>(object: &Unreadable) -> Finding {
+    let kind = <K as dapr_crds::meta::Object>::KIND;
     Finding {
-        api_version: K::API_VERSION,
-        kind: K::KIND,
+        api_version: <K as dapr_crds::meta::Object>::API_VERSION,
+        kind,
         namespace: object.namespace.to_string(),
         name: object.name.to_string(),
         uid: object.uid.as_deref().unwrap_or_default().to_owned(),
         reason: "Unreadable",
-        message: format!("sidecars do not get this {}: {}", K::KIND, object.reason),
+        message: format!("sidecars do not get this {kind}: {}", object.reason),
     }
 }
 
-/// The object something is about.
-#[derive(Clone, Copy)]
-struct About<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    metadata: &'a ObjectMeta,
+fn finding<K: Kind>(object: &K, reason: &'static str, message: String) -> Finding {
+    let metadata = dapr_crds::meta::Object::metadata(object);
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Finding {
+        api_version: <K as dapr_crds::meta::Object>::API_VERSION,
+        kind: <K as dapr_crds::meta::Object>::KIND,
+        namespace: text(&metadata.namespace),
+        name: text(&metadata.name),
+        uid: text(&metadata.uid),
+        reason,
+        message,
+    }
 }
 
-impl<'a> About<'a> {
-    fn component(metadata: &'a ObjectMeta) -> Self {
-        Self {
-            api_version: V1ALPHA1,
-            kind: "Component",
-            metadata,
-        }
+fn unknown_apps<K: Kind>(object: &K, apps: Option<&Apps>) -> Option<Finding> {
+    let here = apps?.get(object.namespace());
+    let scopes = dapr_crds::meta::Object::scopes(object).iter();
+    let unknown: BTreeSet<&str> = scopes
+        .map(String::as_str)
+        .filter(|scope| !here.is_some_and(|apps| apps.contains(*scope)))
+        .collect();
+    if unknown.is_empty() {
+        return None;
     }
+    let names = list(unknown);
+    let message = format!("scopes name apps that are not in this namespace: {names}");
+    Some(finding(object, "UnknownApp", message))
+}
 
-    fn subscription(metadata: &'a ObjectMeta) -> Self {
-        Self {
-            api_version: V2ALPHA1,
-            kind: "Subscription",
-            metadata,
-        }
-    }
-
-    fn namespace(&self) -> &'a str {
-        self.metadata.namespace.as_deref().unwrap_or_default()
-    }
-
-    fn finding(&self, reason: &'static str, message: String) -> Finding {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        Finding {
-            api_version: self.api_version,
-            kind: self.kind,
-            namespace: text(&self.metadata.namespace),
-            name: text(&self.metadata.name),
-            uid: text(&self.metadata.uid),
-            reason,
-            message,
-        }
-    }
-
-    fn unknown_apps(&self, scopes: &[String], apps: Option<&Apps>) -> Option<Finding> {
-        let apps = apps?;
-        let here = apps.get(self.namespace());
-        let unknown: BTreeSet<&str> = scopes
-            .iter()
-            .map(String::as_str)
-            .filter(|scope| !here.is_some_and(|apps| apps.contains(*scope)))
-            .collect();
-        if unknown.is_empty() {
-            return None;
-        }
-        let names = list(unknown);
-        let message = format!("scopes name apps that are not in this namespace: {names}");
-        Some(self.finding("UnknownApp", message))
-    }
-
-    fn missing_secrets(&self, missing: BTreeSet<&str>) -> Option<Finding> {
-        if missing.is_empty() {
-            return None;
-        }
-        let names = list(missing);
-        let message = format!("secrets it refers to are not in this namespace: {names}");
-        Some(self.finding("SecretNotFound", message))
-    }
+fn missing_secrets<K: Kind>(object: &K, is_secret: &dyn Fn(&str, &str) -> bool) -> Option<Finding> {
+    let names = secrets::names(object);
+    let namespace = object.namespace();
+    let mut missing = names
+        .iter()
+        .map(|name| &**name)
+        .filter(|name| !is_secret(namespace, name))
+        .peekable();
+    missing.peek()?;
+    let names = list(missing);
+    let message = format!("secrets it refers to are not in this namespace: {names}");
+    Some(finding(object, "SecretNotFound", message))
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
@@ -159,7 +107,7 @@ fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// Subscriptions of one topic that bring its messages to the same path of the same app twice. Each names the first other.
-fn duplicates(subscriptions: &[Arc<Subscription>]) -> Vec<Finding> {
+pub(super) fn duplicates(subscriptions: &[Arc<Subscription>]) -> Vec<Finding> {
     type Topic<'a> = (&'a str, &'a str, &'a str);
     type Entry<'a> = (&'a Subscription, BTreeSet<&'a str>);
     let mut topics: BTreeMap<Topic<'_>, Vec<Entry<'_>>> = BTreeMap::new();
@@ -187,8 +135,7 @@ fn duplicates(subscriptions: &[Arc<Subscription>]) -> Vec<Finding> {
                 let message = format!(
                     "the Subscription {name} brings topic {topic} of {pubsub} to the route {path} of the same apps"
                 );
-                let about = About::subscription(&subscription.metadata);
-                found.push(about.finding("DuplicateRoute", message));
+                found.push(finding(*subscription, "DuplicateRoute", message));
             }
         }
     }
@@ -210,6 +157,9 @@ fn overlap(one: &[String], other: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use dapr_crds::{
+        Component, Configuration, HttpEndpoint, McpServer, Resiliency, WorkflowAccessPolicy,
+    };
     use serde_json::{Value, json};
 
     use super::*;
@@ -233,26 +183,22 @@ mod tests {
         Arc::new(serde_json::from_value(object).expect("readable"))
     }
 
-    fn look(
-        components: &[Arc<Component>],
-        subscriptions: &[Arc<Subscription>],
-        apps: Option<&[&str]>,
-    ) -> Vec<String> {
+    /// Everything in `n` that is wrong with objects, where `there` is the only Secret.
+    fn look<K: Kind>(objects: &[Arc<K>], apps: Option<&[&str]>) -> Vec<String> {
         let apps = apps.map(|apps| {
             let apps = apps.iter().map(|app| (*app).to_owned()).collect();
             Apps::from([("n".to_owned(), apps)])
         });
-        let found = findings(&World {
-            components,
-            subscriptions,
-            unreadable: Unreadables::default(),
+        let world = World {
             apps: apps.as_ref(),
             is_secret: &|namespace, name| namespace == "n" && name == "there",
-        });
-        found
-            .into_iter()
-            .map(|it| format!("{} {} {}: {}", it.kind, it.name, it.reason, it.message))
-            .collect()
+        };
+        texts(findings(objects, &[], &world))
+    }
+
+    fn texts(found: impl IntoIterator<Item = Finding>) -> Vec<String> {
+        let text = |it: Finding| format!("{} {} {}: {}", it.kind, it.name, it.reason, it.message);
+        found.into_iter().map(text).collect()
     }
 
     #[test]
@@ -263,12 +209,12 @@ mod tests {
             component("c", &["shop", "sohp", "other"], "there"),
         ];
         assert_eq!(
-            look(&all, &[], Some(&["shop"])),
+            look(&all, Some(&["shop"])),
             [
                 "Component c UnknownApp: scopes name apps that are not in this namespace: other, sohp"
             ]
         );
-        assert!(look(&all, &[], None).is_empty(), "not known is not missing");
+        assert!(look(&all, None).is_empty(), "not known is not missing");
     }
 
     #[test]
@@ -279,9 +225,33 @@ mod tests {
             component("c", &[], ""),
         ];
         assert_eq!(
-            look(&all, &[], None),
+            look(&all, None),
             ["Component b SecretNotFound: secrets it refers to are not in this namespace: gone"]
         );
+    }
+
+    #[test]
+    fn every_kind_is_looked_at() {
+        fn check<K: Kind>(spec: &Value, expected: &[&str]) {
+            let object = json!({
+                "metadata": {"name": "a", "namespace": "n", "uid": "a"}, "spec": spec, "scopes": ["sohp"],
+            });
+            let object: K = serde_json::from_value(object).expect("readable");
+            let kind = <K as dapr_crds::meta::Object>::KIND;
+            let expected: Vec<String> =
+                expected.iter().map(|it| format!("{kind} a {it}")).collect();
+            assert_eq!(look(&[Arc::new(object)], Some(&["shop"])), expected);
+        }
+        let headers = json!([{"name": "h", "secretKeyRef": {"name": "gone", "key": "k"}}]);
+        let secret = "SecretNotFound: secrets it refers to are not in this namespace: gone";
+        let app = "UnknownApp: scopes name apps that are not in this namespace: sohp";
+        check::<HttpEndpoint>(&json!({"headers": headers}), &[secret, app]);
+        let server = json!({"endpoint": {"sse": {"url": "u", "headers": headers}}});
+        check::<McpServer>(&server, &[secret, app]);
+        let configuration = json!({"tracing": {"otel": {"headers": headers}}});
+        check::<Configuration>(&configuration, &[secret]);
+        check::<Resiliency>(&json!({}), &[app]);
+        check::<WorkflowAccessPolicy>(&json!({}), &[app]);
     }
 
     #[test]
@@ -292,16 +262,14 @@ mod tests {
             uid: Some("u".into()),
             reason: "no object".into(),
         }];
-        let found = findings(&World {
-            components: &[],
-            subscriptions: &[],
-            unreadable: Unreadables {
-                components: &broken,
-                subscriptions: &broken,
-            },
+        let world = World {
             apps: None,
             is_secret: &|_, _| true,
-        });
+        };
+        let found: Vec<Finding> = findings::<Component>(&[], &broken, &world)
+            .into_iter()
+            .chain(findings::<Subscription>(&[], &broken, &world))
+            .collect();
         let told = found
             .iter()
             .map(|it| (it.api_version, &*it.uid, &*it.message));
@@ -325,7 +293,7 @@ mod tests {
         let with_store = |store: &str| {
             let mut component = Component::clone(&component("a", &[], "gone"));
             component.auth.secret_store = store.to_owned();
-            look(&[Arc::new(component)], &[], None).len()
+            look(&[Arc::new(component)], None).len()
         };
         assert_eq!((with_store(""), with_store("kubernetes")), (1, 1));
         assert_eq!(with_store("vault"), 0);
@@ -338,7 +306,7 @@ mod tests {
                 subscription("a", one.0, &one.1, one.2),
                 subscription("b", other.0, &other.1, other.2),
             ];
-            let found = look(&[], &all, None);
+            let found = texts(duplicates(&all));
             assert_eq!(found.len(), if expected { 2 } else { 0 }, "{found:?}");
             assert_eq!(
                 found

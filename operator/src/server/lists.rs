@@ -13,13 +13,6 @@ use crate::resources::Shelf;
 /// What a method answers.
 type Answer<A> = Result<Response<A>, Status>;
 
-/// Whether objects out of the caller's scope are left out. Most lists leave that to the sidecar.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Filter {
-    Scope,
-    Nothing,
-}
-
 impl Shared {
     pub(super) async fn components(
         self: Arc<Self>,
@@ -28,7 +21,7 @@ impl Shared {
         let caller = Caller::of(&request);
         let namespace = request.into_inner().namespace;
         let shelf = &self.resources.components;
-        let components = self.list(shelf, &caller, &namespace, Filter::Scope).await?;
+        let components = self.list(shelf, &caller, &namespace).await?;
         Ok(Response::new(wire::ListComponentResponse { components }))
     }
 
@@ -39,9 +32,7 @@ impl Shared {
         let caller = Caller::of(&request);
         let namespace = request.into_inner().namespace;
         let shelf = &self.resources.http_endpoints;
-        let http_endpoints = self
-            .list(shelf, &caller, &namespace, Filter::Nothing)
-            .await?;
+        let http_endpoints = self.list(shelf, &caller, &namespace).await?;
         Ok(Response::new(wire::ListHttpEndpointsResponse {
             http_endpoints,
         }))
@@ -54,9 +45,7 @@ impl Shared {
         let caller = Caller::of(&request);
         let namespace = request.into_inner().namespace;
         let shelf = &self.resources.mcp_servers;
-        let mcp_servers = self
-            .list(shelf, &caller, &namespace, Filter::Nothing)
-            .await?;
+        let mcp_servers = self.list(shelf, &caller, &namespace).await?;
         Ok(Response::new(wire::ListMcpServersResponse { mcp_servers }))
     }
 
@@ -67,9 +56,7 @@ impl Shared {
         let caller = Caller::of(&request);
         let namespace = request.into_inner().namespace;
         let shelf = &self.resources.resiliencies;
-        let resiliencies = self
-            .list(shelf, &caller, &namespace, Filter::Nothing)
-            .await?;
+        let resiliencies = self.list(shelf, &caller, &namespace).await?;
         Ok(Response::new(wire::ListResiliencyResponse { resiliencies }))
     }
 
@@ -80,7 +67,7 @@ impl Shared {
     ) -> Answer<wire::ListSubscriptionsResponse> {
         let caller = Caller::of(&request);
         let shelf = &self.resources.subscriptions;
-        let subscriptions = self.list(shelf, &caller, "", Filter::Nothing).await?;
+        let subscriptions = self.list(shelf, &caller, "").await?;
         Ok(Response::new(wire::ListSubscriptionsResponse {
             subscriptions,
         }))
@@ -93,9 +80,7 @@ impl Shared {
         let caller = Caller::of(&request);
         let namespace = request.into_inner().namespace;
         let shelf = &self.resources.subscriptions;
-        let subscriptions = self
-            .list(shelf, &caller, &namespace, Filter::Nothing)
-            .await?;
+        let subscriptions = self.list(shelf, &caller, &namespace).await?;
         Ok(Response::new(wire::ListSubscriptionsResponse {
             subscriptions,
         }))
@@ -108,9 +93,7 @@ impl Shared {
         let caller = Caller::of(&request);
         let namespace = request.into_inner().namespace;
         let shelf = &self.resources.workflow_access_policies;
-        let policies = self
-            .list(shelf, &caller, &namespace, Filter::Nothing)
-            .await?;
+        let policies = self.list(shelf, &caller, &namespace).await?;
         Ok(Response::new(wire::ListWorkflowAccessPolicyResponse {
             policies,
         }))
@@ -142,12 +125,13 @@ impl Shared {
         Ok(Response::new(wire::GetResiliencyResponse { resiliency }))
     }
 
+    /// What the caller's app may use. Sidecars look at scopes too; here it keeps what concerns others, and their secrets
+    /// that are missing, out of the answer.
     async fn list<K: Kind>(
         &self,
         shelf: &Shelf<K>,
         caller: &Caller,
         namespace: &str,
-        filter: Filter,
     ) -> Result<Vec<Bytes>, Status> {
         let app_id = caller.admitted(namespace)?;
         let context = || format!("error getting {}", K::WORD);
@@ -156,7 +140,6 @@ impl Shared {
             return Err(unknown(&context(), &reason));
         }
         present(shelf, &context).await?;
-        let app_id = (filter == Filter::Scope).then_some(app_id);
         let list = shelf.hub.list(namespace, app_id, caller.connection);
         list.await
             .map_err(|failed| Status::unknown(failed.to_string()))

@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame};
 use tonic::Status;
 
 use super::Caller;
-use crate::hub::{Event, Subscription, View};
+use crate::hub::{Event, Refused, Subscription, View};
 use crate::kinds::Kind;
 use crate::resources::{Resources, Shelf};
 
@@ -57,11 +57,9 @@ pub(super) fn scoped<K: Kind>(
     namespace: &str,
 ) -> Result<Told, Status> {
     let app_id = caller.admitted(namespace)?;
-    let view = || View::App(app_id.into());
+    let view = |_: Option<&str>| View::App(app_id.into());
     let opened = shelf.hub.subscribe(namespace, view, caller.connection);
-    Ok(told(opened.map_err(|closed| {
-        Status::unavailable(closed.to_string())
-    })?))
+    Ok(told(opened.map_err(refused)?))
 }
 
 /// Changes of the Configuration that the caller's app is assigned.
@@ -74,12 +72,18 @@ pub(super) async fn assigned(
     let app_id = admitted
         .map_err(|status| Status::permission_denied(format!("{REFUSED}{}", status.message())))?;
     resources.pods_known().await;
-    let view = || resources.assigned(&namespace, app_id);
+    let view = |current: Option<&str>| resources.assigned(&namespace, app_id, current);
     let hub = &resources.configurations.hub;
     let opened = hub.subscribe(&namespace, view, caller.connection);
-    Ok(told(opened.map_err(|closed| {
-        Status::unavailable(closed.to_string())
-    })?))
+    Ok(told(opened.map_err(refused)?))
+}
+
+/// Whatever the code, a sidecar opens its stream again and lists.
+fn refused(refused: Refused) -> Status {
+    match refused {
+        Refused::Closed => Status::unavailable(refused.to_string()),
+        Refused::Forgotten => Status::aborted(refused.to_string()),
+    }
 }
 
 /// The stream ends well at the end of the process, and with an error when an object cannot be told.
@@ -123,7 +127,7 @@ mod tests {
     #[test]
     fn a_silent_stream_is_small() {
         let hub = Hub::<Component>::new(Vault::new(NoSecrets));
-        let view = || View::App("shop".into());
+        let view = |_: Option<&str>| View::App("shop".into());
         let told = told(hub.subscribe("default", view, None).expect("open"));
         let size = std::mem::size_of_val(&*told.events);
         // Seven of them per sidecar.

@@ -1,9 +1,11 @@
 //! Which pod the watchdog looks at next, and when. Pure: no client, no clock.
 //!
-//! Pods that were there when the injector became ready may have been made without it, and are only limited by the rate
-//! of the flag. One that appears without a sidecar while the injector is ready shows that deleting may not help: of those
-//! each workload loses a few at once, and then ever fewer, so that a pod that can get no sidecar costs next to nothing.
+//! Pods that were there when the injector became ready may have been made without it, and go together, only limited by
+//! the rate of the flag. One that appears without a sidecar while the injector is ready shows that deleting may not help.
+//! Each workload loses pods of either sort a few times at once, and then ever more seldom, so that neither a pod that can
+//! get no sidecar nor an injector that comes and goes costs more than next to nothing.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::pods::Pod;
 
-/// Pods of a workload that are deleted at once although the injector was ready.
+/// How often a workload loses pods without a pause in between.
 const AT_ONCE: u32 = 3;
 /// The pauses after those.
 const LATER: Pace = Pace::new(Duration::from_secs(60), Duration::from_secs(3600));
@@ -54,14 +56,23 @@ pub(super) struct Plan {
     spacing: Duration,
     /// When the next pod may be deleted.
     free: Instant,
-    /// While the injector is ready: pods that were there when it became so.
-    before: Option<BTreeSet<String>>,
+    injector: Injector,
+    /// How often the injector became ready.
+    round: u64,
+    /// Pods that were there when it became so, and may go whatever their workload has lost.
+    before: BTreeSet<String>,
     /// Pods that need nothing any more.
     seen: BTreeSet<String>,
     /// Pods that could not be looked at: how often, and when they can again.
     failed: BTreeMap<String, (u32, Instant)>,
-    /// Workloads that lost pods although the injector was ready.
+    /// Workloads that lost pods.
     strikes: BTreeMap<Workload, Strikes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Injector {
+    Away,
+    Ready,
 }
 
 /// Who makes a pod anew: namespace, kind and name.
@@ -72,6 +83,19 @@ struct Strikes {
     count: u32,
     last: Instant,
     next: Instant,
+    /// The round of the last one.
+    round: u64,
+}
+
+impl Strikes {
+    /// When the workload may lose the next pod.
+    fn due(&self, now: Instant) -> Instant {
+        if now < self.last + FORGIVEN {
+            self.next
+        } else {
+            now
+        }
+    }
 }
 
 fn workload(pod: &Pod) -> Workload {
@@ -100,7 +124,9 @@ impl Plan {
         Self {
             spacing: spacing.unwrap_or_default(),
             free: now,
-            before: None,
+            injector: Injector::Away,
+            round: 0,
+            before: BTreeSet::new(),
             seen: BTreeSet::new(),
             failed: BTreeMap::new(),
             strikes: BTreeMap::new(),
@@ -109,20 +135,24 @@ impl Plan {
 
     /// No injector is ready.
     pub(super) fn injector_is_away(&mut self) {
-        self.before = None;
+        self.injector = Injector::Away;
     }
 
     /// An injector is ready; these are the pods now.
-    pub(super) fn injector_is_ready(&mut self, pods: &[Arc<Pod>]) {
-        if self.before.is_some() {
+    pub(super) fn injector_is_ready(&mut self, pods: &[Arc<Pod>], now: Instant) {
+        if self.injector == Injector::Ready {
             return;
         }
-        // A workload that was not helped by an injector that was ready is not helped by one that came back.
-        let candidates = pods.iter().filter(|pod| is_candidate(pod));
-        let before = candidates
-            .filter(|pod| !self.strikes.contains_key(&workload(pod)))
-            .map(|pod| uid(pod).to_owned());
-        self.before = Some(before.collect());
+        self.injector = Injector::Ready;
+        self.round += 1;
+        // A workload that an injector has not helped is not helped by one that came back. What is left from an earlier
+        // round was never made anew, so it goes without delay.
+        let is_old = |pod: &Pod| {
+            let strikes = self.strikes.get(&workload(pod));
+            self.before.contains(uid(pod)) || strikes.is_none_or(|it| it.due(now) <= now)
+        };
+        let old = pods.iter().filter(|pod| is_candidate(pod) && is_old(pod));
+        self.before = old.map(|pod| uid(pod).to_owned()).collect();
     }
 
     /// The next step. Only while the injector is ready.
@@ -149,16 +179,11 @@ impl Plan {
 
     fn due(&self, pod: &Pod, now: Instant) -> Instant {
         let retry = self.failed.get(uid(pod)).map_or(now, |(_, at)| *at);
-        let is_old = self
-            .before
-            .as_ref()
-            .is_some_and(|before| before.contains(uid(pod)));
-        if is_old {
+        if self.before.contains(uid(pod)) {
             return retry;
         }
         let strikes = self.strikes.get(&workload(pod));
-        let strikes = strikes.filter(|strikes| now < strikes.last + FORGIVEN);
-        strikes.map_or(retry, |strikes| strikes.next.max(retry))
+        strikes.map_or(retry, |strikes| strikes.due(now).max(retry))
     }
 
     /// A pod was looked at. `share` between 0 and 1 spreads what failed together.
@@ -171,13 +196,7 @@ impl Plan {
             }
             Found::Deleted => {
                 self.free = now + self.spacing;
-                let is_old = self
-                    .before
-                    .as_ref()
-                    .is_some_and(|before| before.contains(&id));
-                if !is_old {
-                    self.strike(workload(pod), now);
-                }
+                self.strike(pod, now);
                 self.failed.remove(&id);
                 self.seen.insert(id);
             }
@@ -190,15 +209,23 @@ impl Plan {
         }
     }
 
-    fn strike(&mut self, workload: Workload, now: Instant) {
+    /// Counts a deletion; those of old pods of a workload once per round, however many replicas it has.
+    fn strike(&mut self, pod: &Pod, now: Instant) {
         self.strikes
             .retain(|_, strikes| now < strikes.last + FORGIVEN);
-        let strikes = self.strikes.entry(workload).or_insert(Strikes {
-            count: 0,
-            last: now,
-            next: now,
-        });
+        let (is_old, round) = (self.before.contains(uid(pod)), self.round);
+        let strikes = match self.strikes.entry(workload(pod)) {
+            Entry::Occupied(known) if is_old && known.get().round == round => return,
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(Strikes {
+                count: 0,
+                last: now,
+                next: now,
+                round,
+            }),
+        };
         strikes.count = strikes.count.saturating_add(1);
+        strikes.round = round;
         strikes.last = now;
         strikes.next = match strikes.count.checked_sub(AT_ONCE) {
             None => now,
@@ -211,9 +238,7 @@ impl Plan {
         let present: BTreeSet<&str> = pods.iter().map(|pod| uid(pod)).collect();
         self.seen.retain(|id| present.contains(id.as_str()));
         self.failed.retain(|id, _| present.contains(id.as_str()));
-        if let Some(before) = &mut self.before {
-            before.retain(|id| present.contains(id.as_str()));
-        }
+        self.before.retain(|id| present.contains(id.as_str()));
     }
 }
 
@@ -250,7 +275,7 @@ mod tests {
         let mut now = start;
         let end = start + Duration::from_secs(limit);
         loop {
-            plan.injector_is_ready(pods);
+            plan.injector_is_ready(pods, now);
             match plan.next(pods, now) {
                 Next::Look(pod) => {
                     let id = uid(pod).to_owned();
@@ -300,7 +325,7 @@ mod tests {
     fn a_workload_that_cannot_be_helped_costs_ever_less() {
         let start = Instant::now();
         let mut plan = Plan::new(None, start);
-        plan.injector_is_ready(&[]);
+        plan.injector_is_ready(&[], start);
         let (mut now, mut deleted) = (start, 0);
         let mut pods = vec![pod("a", "0")];
         while now < start + Duration::from_secs(24 * 3600) {
@@ -311,7 +336,7 @@ mod tests {
                     // Made anew at once, and without a sidecar again; and the injector comes and goes.
                     pods = vec![pod("a", &deleted.to_string())];
                     plan.injector_is_away();
-                    plan.injector_is_ready(&pods);
+                    plan.injector_is_ready(&pods, now);
                 }
                 Next::Wait(until) => now = until,
                 Next::Nothing => panic!("there is always one"),
@@ -321,10 +346,54 @@ mod tests {
     }
 
     #[test]
+    fn an_injector_that_comes_and_goes_costs_ever_less() {
+        let start = Instant::now();
+        let check = |replicas: u64, pause: u64| {
+            let mut plan = Plan::new(None, start);
+            let mut pods: Vec<_> = (0..replicas).map(|it| pod("a", &it.to_string())).collect();
+            let (mut made, mut deleted) = (replicas, 0);
+            for at in (0..24 * 3600).step_by(usize::try_from(pause).expect("it fits")) {
+                plan.injector_is_away();
+                let now = start + Duration::from_secs(at);
+                deleted += play(&mut plan, &mut pods, now, 0).len();
+                // Made anew at once, and without a sidecar again.
+                while pods.len() < usize::try_from(replicas).expect("it fits") {
+                    pods.push(pod("a", &made.to_string()));
+                    made += 1;
+                }
+            }
+            deleted
+        };
+        for pause in [1, 10, 600] {
+            let deleted = check(1, pause);
+            assert!((20..=36).contains(&deleted), "{deleted} in a day, {pause}");
+            let deleted = check(5, pause);
+            assert!(
+                (20..=5 * 36).contains(&deleted),
+                "{deleted} of five, {pause}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_left_from_before_goes_although_the_injector_was_away_again() {
+        let now = Instant::now();
+        let mut plan = Plan::new(Some(20), now);
+        let mut pods: Vec<_> = (0..10).map(|it| pod("a", &it.to_string())).collect();
+        let mut deleted = 0;
+        for round in 0..5 {
+            plan.injector_is_away();
+            let start = now + Duration::from_secs(6 * round);
+            deleted += play(&mut plan, &mut pods, start, 5).len();
+        }
+        assert_eq!(deleted, 10);
+    }
+
+    #[test]
     fn one_workload_does_not_hold_up_another() {
         let now = Instant::now();
         let mut plan = Plan::new(None, now);
-        plan.injector_is_ready(&[]);
+        plan.injector_is_ready(&[], now);
         for round in 0..5 {
             play(&mut plan, &mut vec![pod("a", &format!("a{round}"))], now, 0);
         }
@@ -340,7 +409,7 @@ mod tests {
         let now = Instant::now();
         let pods = [pod("a", "1")];
         let mut plan = Plan::new(None, now);
-        plan.injector_is_ready(&pods);
+        plan.injector_is_ready(&pods, now);
         plan.looked(&pods[0], Found::Failed, now, 1.0);
         let Next::Wait(until) = plan.next(&pods, now) else {
             panic!("it waits");

@@ -12,6 +12,7 @@ use crate::support::{
     OPERATOR, Operator, SOON, component_stream, components, connect, eventually, names, next, read,
 };
 
+mod access;
 mod bounds;
 mod faults;
 mod kinds;

@@ -3,22 +3,20 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use dapr_crds::Component;
-use dapr_crds::subscription::v2alpha1::Subscription;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real;
-use dapr_e2e_apiserver::scripted::{Options, Resource, Server};
-use dapr_kubernetes::{Config, Object, Place, Reader, Watcher, watch};
-use dapr_operator::notices::{self, Sources};
-use dapr_operator::pods::Pod;
-use dapr_operator::secrets::SecretName;
+use dapr_e2e_apiserver::scripted::{Options, Resource, Server, Verb};
+use dapr_kubernetes::{Config, Object, Place, Reader, watch};
+use dapr_operator::notices::{self, Resources, Sources};
 use dapr_operator::services::{Watches, Which};
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::NamespaceResourceScope;
-use serde_json::json;
-use tokio::task::JoinHandle;
+use serde_json::{Value, json};
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Long against everything that happens here, on a busy machine too.
 const SOON: Duration = Duration::from_secs(30);
@@ -35,34 +33,37 @@ impl Drop for Notices {
 fn start(client: kube::Client, namespace: String) -> Notices {
     Notices(tokio::spawn(async move {
         let watches = Watches::new(&client, Some(&namespace), Which::None);
-        let (pods, pods_watch) = watched::<Pod>(&client, &namespace);
-        let (components, components_watch) = watched::<Component>(&client, &namespace);
-        let (subscriptions, subscriptions_watch) = watched::<Subscription>(&client, &namespace);
-        let (secrets, secrets_watch) = watched::<SecretName>(&client, &namespace);
+        let mut tasks = JoinSet::new();
         let sources = Sources {
-            pods,
+            pods: watched(&client, &namespace, &mut tasks),
             services: watches.services(),
-            components,
-            subscriptions,
-            secrets,
+            secrets: watched(&client, &namespace, &mut tasks),
+            resources: Resources {
+                components: watched(&client, &namespace, &mut tasks),
+                configurations: watched(&client, &namespace, &mut tasks),
+                http_endpoints: watched(&client, &namespace, &mut tasks),
+                mcp_servers: watched(&client, &namespace, &mut tasks),
+                resiliencies: watched(&client, &namespace, &mut tasks),
+                subscriptions: watched(&client, &namespace, &mut tasks),
+                workflow_access_policies: watched(&client, &namespace, &mut tasks),
+            },
         };
         tokio::select! {
-            never = pods_watch.run(|_| {}) => match never {},
-            never = components_watch.run(|_| {}) => match never {},
-            never = subscriptions_watch.run(|_| {}) => match never {},
-            never = secrets_watch.run(|_| {}) => match never {},
             never = watches.run() => match never {},
             never = notices::run(client, sources, Duration::from_secs(1)) => match never {},
         }
     }))
 }
 
-fn watched<K>(client: &kube::Client, namespace: &str) -> (Reader<K>, Watcher<K>)
+/// What is watched by a task of `tasks`.
+fn watched<K>(client: &kube::Client, namespace: &str, tasks: &mut JoinSet<()>) -> Reader<K>
 where
     K: Object + kube::Resource<Scope = NamespaceResourceScope>,
 {
     let api = Api::namespaced(client.clone(), namespace);
-    watch(api, Config::default())
+    let (reader, watcher) = watch(api, Config::default());
+    tasks.spawn(async move { match watcher.run(|_| {}).await {} });
+    reader
 }
 
 #[tokio::test]
@@ -93,6 +94,16 @@ async fn what_is_wrong_with_a_resource_is_told_once() -> Result<()> {
             "scopes": scopes,
         })
     };
+    let headers = json!([
+        {"name": "inline", "value": HIDDEN},
+        {"name": "key", "secretKeyRef": {"name": "gone", "key": "password"}},
+    ]);
+    let other = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "dapr.io/v1alpha1", "kind": kind,
+            "metadata": {"name": "secretless", "namespace": namespace}, "spec": spec,
+        })
+    };
     let subscription = |name: &str| {
         json!({
             "apiVersion": "dapr.io/v2alpha1", "kind": "Subscription",
@@ -105,6 +116,20 @@ async fn what_is_wrong_with_a_resource_is_told_once() -> Result<()> {
         component("good", "there", &["shop"]),
         component("secretless", "gone", &[]),
         component("scoped", "there", &["shop", "sohp"]),
+        other(
+            "HTTPEndpoint",
+            json!({"baseUrl": "http://a", "headers": headers}),
+        ),
+        other(
+            "MCPServer",
+            json!({"endpoint": {"sse": {"url": "http://a", "headers": headers}}}),
+        ),
+        other(
+            "Configuration",
+            json!({"tracing": {"samplingRate": "1", "otel": {
+                "protocol": "grpc", "endpointAddress": "a:1", "isSecure": false, "headers": headers,
+            }}}),
+        ),
         subscription("one"),
         subscription("two"),
     ] {
@@ -136,6 +161,9 @@ async fn what_is_wrong_with_a_resource_is_told_once() -> Result<()> {
     let expected = [
         "Component scoped UnknownApp: scopes name apps that are not in this namespace: sohp",
         "Component secretless SecretNotFound: secrets it refers to are not in this namespace: gone",
+        "Configuration secretless SecretNotFound: secrets it refers to are not in this namespace: gone",
+        "HTTPEndpoint secretless SecretNotFound: secrets it refers to are not in this namespace: gone",
+        "MCPServer secretless SecretNotFound: secrets it refers to are not in this namespace: gone",
         "Subscription one DuplicateRoute: the Subscription two brings topic t of p to the route /orders of the same apps",
         "Subscription two DuplicateRoute: the Subscription one brings topic t of p to the route /orders of the same apps",
     ];
@@ -158,6 +186,7 @@ async fn what_is_wrong_with_a_resource_is_told_once() -> Result<()> {
     .await?;
     let all = serde_json::to_string(&events.list(&ListParams::default()).await?.items)?;
     ensure!(!all.contains(HIDDEN), "{all}");
+    ensure!(!all.contains(&STANDARD.encode(HIDDEN)), "{all}");
     Ok(())
 }
 
@@ -190,7 +219,7 @@ async fn what_cannot_be_read_is_told_without_its_values() -> Result<()> {
             == "sidecars do not get this Component: invalid type: string …, expected a boolean",
         "{told}"
     );
-    // Still wrong in the same way is nothing new; what is wrong with the next one is.
+    // Still wrong in the same way is nothing new, so nothing is sent; what is wrong with the next one is.
     server.put(broken("v2"));
     let later = json!({
         "apiVersion": "dapr.io/v1alpha1", "kind": "Component",
@@ -202,6 +231,35 @@ async fn what_cannot_be_read_is_told_without_its_values() -> Result<()> {
     server.put(later);
     await_condition("the next Event", SOON, || async {
         ensure!(events().len() == 2, "{:?}", events());
+        Ok(())
+    })
+    .await?;
+    // The name of an Event follows from what it says, so one that is told again would not be there twice.
+    let sent = server.count(Verb::Create, "events");
+    ensure!(sent == 2, "{sent}");
+
+    let kinds = [
+        ("Configuration", "v1alpha1", "tracing"),
+        ("HTTPEndpoint", "v1alpha1", "headers"),
+        ("MCPServer", "v1alpha1", "endpoint"),
+        ("Resiliency", "v1alpha1", "policies"),
+        ("Subscription", "v2alpha1", "routes"),
+        ("WorkflowAccessPolicy", "v1alpha1", "rules"),
+    ];
+    for (kind, version, field) in kinds {
+        server.put(json!({
+            "apiVersion": format!("dapr.io/{version}"), "kind": kind,
+            "metadata": {"name": "odd", "namespace": "shop"}, "spec": {field: HIDDEN},
+        }));
+    }
+    await_condition("an Event for each kind", SOON, || async {
+        let all = events();
+        let odd = all
+            .iter()
+            .filter(|it| it["involvedObject"]["name"] == "odd" && it["reason"] == "Unreadable");
+        let mut told: Vec<_> = odd.map(|it| &it["involvedObject"]["kind"]).collect();
+        told.sort_unstable_by_key(|kind| kind.to_string());
+        ensure!(told == kinds.map(|(kind, ..)| kind), "{told:?}");
         Ok(())
     })
     .await?;

@@ -7,10 +7,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
 use http::{Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -63,6 +65,7 @@ impl Writes {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
+    is_cut: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -77,6 +80,7 @@ struct Way {
     who: &'static str,
     client: kube::Client,
     writes: Writes,
+    is_cut: watch::Receiver<bool>,
 }
 
 impl Proxy {
@@ -84,17 +88,29 @@ impl Proxy {
     pub(crate) async fn start(who: &'static str, client: kube::Client, writes: Writes) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
+        let is_cut = watch::Sender::new(false);
         let way = Way {
             who,
             client,
             writes,
+            is_cut: is_cut.subscribe(),
         };
         let router = Router::new().fallback(pass).with_state(way);
         let task = tokio::spawn(async move {
             // It ends with its task only.
             drop(axum::serve(listener, router).await);
         });
-        Self { port, task }
+        Self { port, is_cut, task }
+    }
+
+    /// Lets nothing through any more, also of answers that have begun.
+    pub(crate) fn cut(&self) {
+        self.is_cut.send_replace(true);
+    }
+
+    /// Takes back [`Proxy::cut`].
+    pub(crate) fn mend(&self) {
+        self.is_cut.send_replace(false);
     }
 
     /// Writes a kubeconfig for this way into `folder`.
@@ -112,6 +128,9 @@ impl Proxy {
 }
 
 async fn pass(State(way): State<Way>, request: Request) -> Response {
+    if *way.is_cut.borrow() {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let noted = way.writes.begin(way.who, &request);
     let (mut head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, LIMIT).await else {
@@ -126,8 +145,17 @@ async fn pass(State(way): State<Way>, request: Request) -> Response {
             if let Some(index) = noted {
                 way.writes.end(index, response.status());
             }
-            response.map(Body::new)
+            let cut = cut(way.is_cut);
+            response
+                .map(|body| Body::from_stream(Body::new(body).into_data_stream().take_until(cut)))
         }
         Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+    }
+}
+
+async fn cut(mut is_cut: watch::Receiver<bool>) {
+    if is_cut.wait_for(|is_cut| *is_cut).await.is_err() {
+        // The proxy is gone, and nobody cuts it any more.
+        std::future::pending::<()>().await;
     }
 }

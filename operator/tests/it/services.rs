@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real::{self, ApiServer};
-use dapr_e2e_apiserver::scripted::{Options, Resource, Server};
+use dapr_e2e_apiserver::scripted::{Options, Resource, Server, Verb};
 use dapr_kubernetes::{Config, Place, watch};
 use dapr_operator::pods::Pod;
 use dapr_operator::services::{self, Metrics, Watches, Which};
@@ -45,8 +45,23 @@ enum Others {
     Left,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rollouts {
+    Served,
+    Left,
+}
+
 impl Reconciler {
     async fn start(kubeconfig: PathBuf, namespace: Option<&str>, others: Others) -> Result<Self> {
+        Self::start_with(kubeconfig, namespace, others, Rollouts::Left).await
+    }
+
+    async fn start_with(
+        kubeconfig: PathBuf,
+        namespace: Option<&str>,
+        others: Others,
+        rollouts: Rollouts,
+    ) -> Result<Self> {
         let client = dapr_kubernetes::client(&Place::Kubeconfig(kubeconfig)).await?;
         let registry = Registry::new();
         let metrics = Metrics::register(&registry)?;
@@ -54,7 +69,8 @@ impl Reconciler {
         let task = tokio::spawn(async move {
             let (pods, watcher) = watch::<Pod>(Api::all(client.clone()), Config::default());
             let others = (others == Others::Served).then_some(pods);
-            let which = Which::All { rollouts: false };
+            let rollouts = rollouts == Rollouts::Served;
+            let which = Which::All { rollouts };
             let watches = Watches::new(&client, namespace.as_deref(), which);
             let run = services::run(client, watches, others, metrics);
             tokio::select! {
@@ -127,6 +143,13 @@ fn owner(service: &Service) -> &str {
     owners
         .and_then(<[_]>::first)
         .map_or("", |owner| owner.name.as_str())
+}
+
+fn owner_kind(service: &Service) -> &str {
+    let owners = service.metadata.owner_references.as_deref();
+    owners
+        .and_then(<[_]>::first)
+        .map_or("", |owner| owner.kind.as_str())
 }
 
 fn port(service: &Service, name: &str) -> Option<i32> {
@@ -385,6 +408,27 @@ async fn two_workloads_of_one_app_id_do_not_fight() -> Result<()> {
     Ok(())
 }
 
+/// The definition of a custom resource that says which pods are its own.
+const FLEETS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: fleets.games.example.org
+spec:
+  group: games.example.org
+  scope: Namespaced
+  names: {kind: Fleet, plural: fleets, singular: fleet}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec: {type: object, x-kubernetes-preserve-unknown-fields: true}
+";
+
 #[tokio::test]
 async fn whatever_owns_annotated_pods_is_a_workload_if_it_is_wanted() -> Result<()> {
     let Some(server) = real::shared("operator: Services of other workloads").await? else {
@@ -393,8 +437,15 @@ async fn whatever_owns_annotated_pods_is_a_workload_if_it_is_wanted() -> Result<
     let namespace = server.create_namespace("services").await?;
     let api = services(server, &namespace).await?;
     server.service_account(&namespace, "app").await?;
-    let _reconciler =
-        Reconciler::start(server.kubeconfig().into(), Some(&namespace), Others::Served).await?;
+    // A kind that nobody but the server knows.
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("fleets.yaml"), FLEETS)?;
+    server.create_crds(folder.path()).await?;
+    let fleet = json!({
+        "apiVersion": "games.example.org/v1", "kind": "Fleet",
+        "metadata": {"name": "fleet", "namespace": namespace},
+        "spec": {"selector": {"matchLabels": {"app": "fleet"}}},
+    });
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job", "namespace": namespace},
         "spec": {"template": {"spec": {
@@ -412,6 +463,7 @@ async fn whatever_owns_annotated_pods_is_a_workload_if_it_is_wanted() -> Result<
             "plain",
         ),
         (job, "job"),
+        (fleet, "fleet"),
     ] {
         let made = server.apply(&object).await?;
         let pod = json!({
@@ -432,9 +484,23 @@ async fn whatever_owns_annotated_pods_is_a_workload_if_it_is_wanted() -> Result<
         });
         server.apply(&pod).await?;
     }
-    for (name, kind) in [("set", "ReplicaSet"), ("daemon", "DaemonSet")] {
+    // Nobody wants it yet.
+    let kubeconfig = || server.kubeconfig().into();
+    let without = Reconciler::start(kubeconfig(), Some(&namespace), Others::Left).await?;
+    let marker = workload("Deployment", &namespace, "marker", &enabled("marker"));
+    server.apply(&marker).await?;
+    await_service(&api, "marker-dapr", "the Service of a Deployment", |_| true).await?;
+    ensure!(api.list(&ListParams::default()).await?.items.len() == 1);
+    drop(without);
+
+    let _reconciler = Reconciler::start(kubeconfig(), Some(&namespace), Others::Served).await?;
+    for (name, kind) in [
+        ("set", "ReplicaSet"),
+        ("daemon", "DaemonSet"),
+        ("fleet", "Fleet"),
+    ] {
         let service = await_service(&api, &format!("{name}-dapr"), kind, |_| true).await?;
-        ensure!(owner(&service) == name);
+        ensure!(owner(&service) == name && owner_kind(&service) == kind);
         ensure!(port(&service, "dapr-metrics") == Some(9191));
         let selector = service.spec.and_then(|spec| spec.selector);
         ensure!(selector == Some([("app".to_owned(), name.to_owned())].into()));
@@ -507,6 +573,44 @@ async fn a_minimal_server_is_enough_and_may_be_away() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn rollouts_are_workloads_if_they_are_wanted() -> Result<()> {
+    let (server, folder) = scripted(Options::complete()).await?;
+    let mut rollout = workload("Rollout", "shop", "canary", &enabled("canary"));
+    rollout["apiVersion"] = json!("argoproj.io/v1alpha1");
+    server.put(rollout.clone());
+    let without = Reconciler::start(kubeconfig(folder.path()), None, Others::Left).await?;
+    server.put(workload("Deployment", "shop", "marker", &enabled("marker")));
+    await_names(&server, &["marker-dapr"]).await?;
+    ensure!(server.count(Verb::List, "rollouts") + server.count(Verb::Watch, "rollouts") == 0);
+    drop(without);
+
+    let kubeconfig = kubeconfig(folder.path());
+    let with = Reconciler::start_with(kubeconfig, None, Others::Left, Rollouts::Served).await?;
+    await_names(&server, &["canary-dapr", "marker-dapr"]).await?;
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "canary-dapr", "namespace": "shop"}});
+    let made = server.get(&service).context("a Service")?;
+    let made: Service = serde_json::from_value(made)?;
+    ensure!(
+        owner(&made) == "canary" && owner_kind(&made) == "Rollout",
+        "{made:?}"
+    );
+    // What is deleted is made again, and an edit of the Rollout is followed.
+    ensure!(server.delete(&service));
+    let template = &mut rollout["spec"]["template"]["metadata"]["annotations"];
+    template["dapr.io/grpc-port"] = json!("7000");
+    server.put(rollout);
+    await_condition("the port", SOON, || async {
+        let made = server.get(&service).context("no Service")?;
+        let made: Service = serde_json::from_value(made)?;
+        ensure!(port(&made, "dapr-grpc") == Some(7000), "{made:?}");
+        Ok(())
+    })
+    .await?;
+    drop(with);
+    Ok(())
 }
 
 #[tokio::test]
@@ -650,7 +754,7 @@ async fn many_workloads_at_once_are_as_quick_as_the_server() -> Result<()> {
     .await?;
     println!("{MANY} Services in {:?}", start.elapsed());
     // One write each, and none of them twice.
-    let writes = server.count(dapr_e2e_apiserver::scripted::Verb::Create, "services");
+    let writes = server.count(Verb::Create, "services");
     ensure!(writes == MANY, "{writes}");
     await_condition("the counter", SOON, || async {
         let created = reconciler.count("created", "app-0");

@@ -46,8 +46,9 @@ pub(crate) struct Operator {
     pub(crate) health: Health,
     pub(crate) token: CancellationToken,
     pub(crate) tasks: JoinSet<()>,
+    /// What ends when the process must not go on.
+    pub(crate) work: JoinSet<anyhow::Result<()>>,
     port: u16,
-    _work: JoinSet<anyhow::Result<()>>,
 }
 
 impl Operator {
@@ -62,6 +63,16 @@ impl Operator {
         scope: Option<&str>,
         duties: Duties,
     ) -> Self {
+        Self::start_as(kubeconfig, scope, duties, None).await
+    }
+
+    /// As [`Operator::start_with`], and with its duties only while it leads: the Lease is in `election`.
+    pub(crate) async fn start_as(
+        kubeconfig: PathBuf,
+        scope: Option<&str>,
+        duties: Duties,
+        election: Option<&str>,
+    ) -> Self {
         let authority = Authority::new();
         let (security, publisher) = authority.publishes(OPERATOR);
         let state = State::register(&prometheus::Registry::new()).expect("metrics");
@@ -74,7 +85,7 @@ impl Operator {
             scope: scope.map(str::to_owned),
             webhooks: false,
             duties,
-            election: None,
+            election: election.map(str::to_owned),
             metrics: Metrics::register(&prometheus::Registry::new()).expect("metrics"),
             state: state.clone(),
             targets: Targets {
@@ -96,8 +107,8 @@ impl Operator {
             health,
             token,
             tasks,
+            work,
             port,
-            _work: work,
         }
     }
 
@@ -138,7 +149,17 @@ pub(crate) async fn connect(authority: &Authority, port: u16, id: &str) -> Opera
 
 /// As [`connect`], for any method.
 pub(crate) async fn channel(authority: &Authority, port: u16, id: &str) -> Channel {
-    let operator = SpiffeId::new(OPERATOR).expect("an id");
+    channel_to(OPERATOR, authority, port, id).await
+}
+
+/// As [`channel`], to an operator with this id.
+pub(crate) async fn channel_to(
+    operator: &str,
+    authority: &Authority,
+    port: u16,
+    id: &str,
+) -> Channel {
+    let operator = SpiffeId::new(operator).expect("an id");
     let connector = authority.security(id).connector(Expect::Id(operator));
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a URL");
     let channel = timeout(SOON, endpoint.connect_with_connector(connector)).await;

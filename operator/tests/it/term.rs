@@ -8,9 +8,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::preparation::skipped;
 use dapr_e2e_apiserver::real::{self, ApiServer};
-use dapr_kit::testing::Daemon;
+use dapr_kit::testing::{Daemon, request};
+use dapr_proto::dapr::proto::operator::v1::operator_client::OperatorClient;
 use http::StatusCode;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
@@ -19,7 +22,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::authority::Authority;
+use crate::process::port;
 use crate::proxy::{Proxy, Write, Writes};
+use crate::support::{channel_to, component_stream, components, names, next};
 
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 /// How soon somebody has to act again.
@@ -37,7 +42,7 @@ const AS_POD: &str = "mount -t tmpfs none /run && mkdir -p \"$ACCOUNT\" && print
 
 struct Replica {
     daemon: Daemon,
-    _proxy: Proxy,
+    proxy: Proxy,
     _folder: TempDir,
 }
 
@@ -112,7 +117,7 @@ impl<'a> Replicas<'a> {
         ];
         Ok(Replica {
             daemon: Daemon::start("unshare", &arguments, &variables),
-            _proxy: proxy,
+            proxy,
             _folder: folder,
         })
     }
@@ -172,6 +177,9 @@ impl<'a> Replicas<'a> {
         Ok(())
     }
 }
+
+/// How many seconds a Lease lasts that nobody renews.
+const LEASE: i64 = 15;
 
 /// Whether a process can have a file system of its own here.
 fn may_unshare() -> bool {
@@ -265,4 +273,100 @@ async fn the_leader_is_followed_and_no_two_act() -> Result<()> {
     ensure!(made > 10 && made <= services, "{made} of {services}");
     ensure!(created.iter().find(refused).is_none(), "{created:#?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_outlives_an_outage_that_is_longer_than_its_lease() -> Result<()> {
+    const STORY: &str = "operator: an outage of the API server";
+    if !may_unshare() {
+        return skipped(STORY, "no mount namespace can be had");
+    }
+    let Some(server) = real::shared(STORY).await? else {
+        return Ok(());
+    };
+    let replicas = Replicas::new(server).await?;
+    let namespace = replicas.namespace.clone();
+    let component = |name: &str| {
+        json!({
+            "apiVersion": "dapr.io/v1alpha1", "kind": "Component",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"type": "state.redis", "version": "v1", "metadata": []},
+        })
+    };
+    server.apply(&component("before")).await?;
+    let leases = Api::<Lease>::namespaced(server.client().await?, &namespace);
+    let story = async {
+        let mut only = replicas.start("only").await?;
+        let healthz = only.daemon.address("healthz");
+        let port = port(&only.daemon.line("operator API is listening"));
+        only.daemon.line("became leader");
+        replicas.acting("only", SOON).await?;
+        let operator = format!("spiffe://cluster.local/ns/{namespace}/dapr-operator");
+        let id = format!("spiffe://public/ns/{namespace}/shop");
+        let channel = channel_to(&operator, &replicas.authority, port, &id).await;
+        let mut shop = OperatorClient::new(channel);
+        await_condition("a list", SOON, || {
+            let mut shop = shop.clone();
+            let namespace = &namespace;
+            async move {
+                let list = components(&mut shop, namespace).await.ok();
+                let list = list.context("no list yet")?;
+                ensure!(names(&list) == ["before"], "{list:?}");
+                Ok(())
+            }
+        })
+        .await?;
+        let mut stream = component_stream(&mut shop, &namespace).await;
+
+        only.proxy.cut();
+        only.daemon.line("leading no more");
+        let acts = replicas.acts("only").len();
+        server.apply(&component("later")).await?;
+        await_condition("the lease runs out", SOON, || async {
+            let spec = leases.get("operator.dapr.io").await?.spec;
+            let renewed = spec.and_then(|spec| spec.renew_time).context("a time")?;
+            let age = Timestamp::now().duration_since(renewed.0);
+            ensure!(age.as_secs() > LEASE, "{age:?}");
+            Ok(())
+        })
+        .await?;
+        let list = components(&mut shop, &namespace).await;
+        let list = list.ok().context("it does not serve what it knows")?;
+        ensure!(names(&list) == ["before"], "{list:?}");
+        ensure!(request(healthz, "GET", "/healthz").0 == 200);
+        let (_, page) = request(healthz, "GET", "/operator/state");
+        ensure!(
+            page.contains(r#"{"kind":"Component","state":"stale""#),
+            "{page}"
+        );
+        ensure!(replicas.acts("only").len() == acts, "it acts as leader");
+
+        only.proxy.mend();
+        let (r#type, object) = next(&mut stream).await;
+        ensure!(
+            (r#type, &object["metadata"]["name"]) == (1, &json!("later")),
+            "{object}"
+        );
+        await_condition("it leads again", SOON, || async {
+            let now = replicas.acts("only").len();
+            ensure!(now >= acts + 3, "{now} after {acts}");
+            Ok(())
+        })
+        .await?;
+        only.daemon.signal("TERM");
+        drop((stream, shop));
+        let ended = tokio::task::spawn_blocking(move || only.daemon.ended()).await?;
+        ensure!(ended.code == Some(0), "{ended:?}");
+        Ok(())
+    };
+    let told = timeout(4 * SOON, async {
+        tokio::select! {
+            told = story => told,
+            ended = replicas.work() => match ended {
+                Ok(()) => bail!("there is no more work"),
+                Err(error) => Err(error),
+            },
+        }
+    });
+    told.await.context("in time")?
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real::{self, ApiServer};
 use dapr_e2e_apiserver::scripted::{Options, Resource, Server};
-use dapr_kubernetes::{Config, Place, watch};
+use dapr_kubernetes::{Config, Place, Reader, watch};
 use dapr_operator::pods::Pod;
-use dapr_operator::services::{Watches, Which};
+use dapr_operator::services::{self, Watches, Which, Workload};
 use dapr_operator::watchdog::{self, Settings};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod as WholePod;
@@ -16,17 +16,33 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Long against everything that happens here, on a busy machine too.
 const SOON: Duration = Duration::from_secs(30);
 
+/// A second is promised; a busy machine may take longer, but anything that is only tried again takes longer still.
+const PROMPT: Duration = Duration::from_secs(3);
+
 /// A running watchdog of one namespace. Dropped, it ends.
-struct Dog(JoinHandle<()>);
+struct Dog {
+    task: JoinHandle<()>,
+    deployments: Reader<Workload<services::Deployment>>,
+}
 
 impl Drop for Dog {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+    }
+}
+
+impl Dog {
+    /// Waits until it knows that the injector differs from what it was at `version`.
+    async fn sees_the_injector(&self, version: u64) -> Result<()> {
+        let mut versions = self.deployments.subscribe();
+        let seen = versions.wait_for(|now| *now > version);
+        drop(timeout(SOON, seen).await.context("in time")?);
+        Ok(())
     }
 }
 
@@ -37,18 +53,19 @@ async fn start(server: &ApiServer, namespace: &str, settings: Settings) -> Resul
 
 async fn start_at(place: &Place, namespace: &str, settings: Settings) -> Result<Dog> {
     let client = dapr_kubernetes::client(place).await?;
-    let namespace = namespace.to_owned();
-    Ok(Dog(tokio::spawn(async move {
-        let api = Api::namespaced(client.clone(), &namespace);
-        let (pods, watcher) = watch::<Pod>(api, Config::default());
-        let watches = Watches::new(&client, Some(&namespace), Which::Injectors);
-        let deployments = watches.deployments();
+    let api = Api::namespaced(client.clone(), namespace);
+    let (pods, watcher) = watch::<Pod>(api, Config::default());
+    let watches = Watches::new(&client, Some(namespace), Which::Injectors);
+    let deployments = watches.deployments();
+    let reads = deployments.clone();
+    let task = tokio::spawn(async move {
         tokio::select! {
             never = watcher.run(|_| {}) => match never {},
             never = watches.run() => match never {},
-            never = watchdog::run(client, pods, deployments, settings) => match never {},
+            never = watchdog::run(client, pods, reads, settings) => match never {},
         }
-    })))
+    });
+    Ok(Dog { task, deployments })
 }
 
 fn settings() -> Settings {
@@ -155,8 +172,9 @@ async fn pods_without_a_sidecar_go_as_soon_as_the_injector_is_ready() -> Result<
         can_patch: true,
         ..settings()
     };
-    let _dog = start(server, &namespace, settings).await?;
+    let dog = start(server, &namespace, settings).await?;
     pod(server, &namespace, "bare-later", &json!({})).await?;
+    timeout(SOON, dog.deployments.synced()).await?;
     ensure!(
         names(server, &namespace).await?.len() == 7,
         "nothing before the injector is ready"
@@ -166,7 +184,9 @@ async fn pods_without_a_sidecar_go_as_soon_as_the_injector_is_ready() -> Result<
     let start = Instant::now();
     let left = ["by-hand", "foreign", "injected", "patched"];
     await_names(server, &namespace, &left).await?;
-    println!("deleted {:?} after the injector was ready", start.elapsed());
+    let took = start.elapsed();
+    println!("deleted {took:?} after the injector was ready");
+    ensure!(took < PROMPT, "{took:?}");
     let pods = Api::<WholePod>::namespaced(server.client().await?, &namespace);
     await_condition("the label", SOON, || async {
         let labels = pods
@@ -183,10 +203,21 @@ async fn pods_without_a_sidecar_go_as_soon_as_the_injector_is_ready() -> Result<
     // One that appears later goes too, also after a while without an injector.
     pod(server, &namespace, "new", &json!({})).await?;
     await_names(server, &namespace, &left).await?;
+    let version = *dog.deployments.subscribe().borrow();
     ready(server, &namespace, 0).await?;
-    ready(server, &namespace, 1).await?;
+    dog.sees_the_injector(version).await?;
     pod(server, &namespace, "newer", &json!({})).await?;
-    await_names(server, &namespace, &left).await
+    ensure!(
+        names(server, &namespace).await?.len() == left.len() + 1,
+        "nothing while the injector is away"
+    );
+    ready(server, &namespace, 1).await?;
+    let start = Instant::now();
+    await_names(server, &namespace, &left).await?;
+    let took = start.elapsed();
+    println!("deleted {took:?} after the injector was back");
+    ensure!(took < PROMPT, "{took:?}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -20,6 +20,10 @@ const DAPR: [&str; 7] = [
     "v2alpha1/subscriptions",
 ];
 
+/// What is asked for metadata alone, in lists and in watches: there may be thousands of pods, and no value of a Secret is
+/// kept.
+const METADATA: [&str; 2] = ["/api/v1/pods", "/api/v1/secrets"];
+
 /// The watches an operator with these duties opened, by their paths.
 async fn opened(duties: Duties, paths: &[&str]) -> BTreeMap<String, usize> {
     let server = Server::start(Options::complete()).await.expect("a server");
@@ -49,6 +53,11 @@ async fn opened(duties: Duties, paths: &[&str]) -> BTreeMap<String, usize> {
     }
     let mut opened = BTreeMap::new();
     for request in server.requests() {
+        if let Verb::List | Verb::Watch = request.verb {
+            let is_slim = request.accept.contains("as=PartialObjectMetadata");
+            let of_metadata = METADATA.contains(&request.path.as_str());
+            assert_eq!(is_slim, of_metadata, "{request:?}");
+        }
         if request.verb == Verb::Watch {
             *opened.entry(request.path).or_default() += 1;
         }

@@ -350,3 +350,28 @@ async fn a_crd_without_a_webhook_is_a_reason_not_to_start() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_server_without_named_gets_is_asked_for_a_list_of_definitions() -> Result<()> {
+    let options = Options {
+        named_gets: false,
+        ..Options::complete()
+    };
+    let server = Server::start(options).await?;
+    let folder = tempfile::tempdir()?;
+    let client = json!({"service": {"namespace": "replaceme", "name": "dapr-webhook"}});
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": CRD},
+        "spec": {"conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client}}},
+    });
+    server.put(crd.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let webhook = Webhook::start(server.kubeconfig(folder.path())?, listener).await?;
+    webhook.ready().await?;
+    let patched = server.get(&crd).context("a definition")?;
+    let client = &patched["spec"]["conversion"]["webhook"]["clientConfig"];
+    ensure!(client["service"]["namespace"] == "dapr-system", "{client}");
+    ensure!(client["caBundle"].is_string(), "{client}");
+    Ok(())
+}

@@ -39,6 +39,8 @@ pub struct Request {
     pub path: String,
     /// The query, still encoded.
     pub query: String,
+    /// The header `Accept`, empty without one.
+    pub accept: String,
     /// When it came.
     pub at: Instant,
 }

@@ -103,11 +103,16 @@ fn note(shared: &Shared, verb: Verb, head: &http::request::Parts, target: &Targe
         Target::Collection { resource, .. } | Target::Object { resource, .. } => &resource.plural,
         Target::Other => head.uri.path(),
     };
+    let accept = head.headers.get(header::ACCEPT);
     let request = record::Request {
         verb,
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
+        accept: accept
+            .and_then(|accept| accept.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
         at: Instant::now(),
     };
     shared.record.lock().note(request, plural);

@@ -171,7 +171,7 @@ impl Replica {
                     drop(stopped.wait_for(|stopped| *stopped).await);
                 },
                 move |term| {
-                    of.terms.lock().insert(who, term);
+                    of.terms.lock().insert(who.clone(), term);
                     std::future::pending::<()>()
                 },
             )),
@@ -296,6 +296,9 @@ fn a_leader_that_stood_still_does_not_act_again() {
             sleep(LOOK).await;
             prop_assert_eq!(world.acting(), ["second"]);
         }
+        let mut first = first;
+        let ended = (&mut first.task).await.expect("no panic");
+        prop_assert!(matches!(ended, Err(Error::Taken { .. })), "{ended:?}");
         prop_assert!(!second.task.is_finished());
         second.stop.send_replace(true);
         let ended = (&mut second.task).await.expect("no panic");
@@ -323,7 +326,7 @@ fn a_released_lease_is_taken_at_the_next_look() {
 }
 
 #[test]
-fn a_leader_without_a_server_stops_before_its_lease_ends() {
+fn a_leader_without_a_server_stops_before_its_lease_ends_and_leads_again_with_it() {
     let told = run(async {
         let world = World::new(3);
         let first = Replica::start(&world, "first".to_owned());
@@ -339,9 +342,34 @@ fn a_leader_without_a_server_stops_before_its_lease_ends() {
             "{:?}",
             cut.elapsed()
         );
-        let mut first = first;
+        while cut.elapsed() < Duration::from_secs(60) {
+            sleep(LOOK).await;
+            prop_assert!(world.acting().is_empty());
+        }
+        prop_assert!(!first.task.is_finished(), "it waits for the server");
+        first.cut.send_replace(false);
+        world.await_leader(Duration::from_secs(10), "").await?;
+        prop_assert!(!first.task.is_finished());
+        Ok(())
+    });
+    told.expect("as told");
+}
+
+#[test]
+fn a_leader_without_a_server_ends_when_another_has_followed_it() {
+    let told = run(async {
+        let world = World::new(4);
+        let mut first = Replica::start(&world, "first".to_owned());
+        world.await_leader(Duration::from_secs(5), "").await?;
+        let second = Replica::start(&world, "second".to_owned());
+        sleep(Duration::from_secs(5)).await;
+        first.cut.send_replace(true);
+        world.await_leader(Duration::from_secs(20), "first").await?;
+        prop_assert!(!first.task.is_finished(), "it cannot know");
+        first.cut.send_replace(false);
         let ended = (&mut first.task).await.expect("no panic");
-        prop_assert!(matches!(ended, Err(Error::NotRenewed { .. })), "{ended:?}");
+        prop_assert!(matches!(ended, Err(Error::Taken { .. })), "{ended:?}");
+        prop_assert!(!second.task.is_finished());
         Ok(())
     });
     told.expect("as told");

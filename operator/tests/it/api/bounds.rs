@@ -178,3 +178,91 @@ async fn a_request_that_is_too_large_is_told_so_as_by_upstream() {
         .expect_err("too large");
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_sidecar_that_has_missed_more_than_is_remembered_lists_again() {
+    const MORE: usize = 1100;
+    let place = Place::complete().await;
+    let operator = place.operator().await;
+    let mut shop = operator.app("default", "shop").await;
+    let mut cart = operator.app("default", "cart").await;
+    assert_eq!(components(&mut shop, "default").await, Ok(Vec::new()));
+    let last = MORE.to_string();
+    for version in 1..=MORE {
+        place.put(component("a", &version.to_string(), &[]));
+    }
+    eventually("the last one is known", async || {
+        let list = components(&mut cart, "default").await.expect("a list");
+        list.first().is_some_and(|it| it["spec"]["version"] == last)
+    })
+    .await;
+    let open = || wire::ComponentUpdateRequest {
+        namespace: "default".to_owned(),
+    };
+    let status = shop.component_update(open()).await.expect_err("a gap");
+    let text = "changes since the last list are not known any more";
+    assert_eq!((status.code(), status.message()), (Code::Aborted, text));
+    // Upstream's sidecar opens its stream first and lists then.
+    let mut stream = component_stream(&mut shop, "default").await;
+    let list = components(&mut shop, "default").await.expect("a list");
+    assert_eq!(list[0]["spec"]["version"], last);
+    place.put(component("a", "next", &[]));
+    let (r#type, object) = next(&mut stream).await;
+    assert_eq!((r#type, &object["spec"]["version"]), (2, &json!("next")));
+}
+
+/// An object that upstream's sidecar refuses is no trouble to one that takes it, nor to the operator.
+#[tokio::test]
+async fn an_object_may_be_larger_than_a_message_usually_is() {
+    let place = Place::complete().await;
+    let operator = place.operator().await;
+    let shop = operator.app("default", "shop").await;
+    let mut usual = component_stream(&mut shop.clone(), "default").await;
+    let mut shop = shop.max_decoding_message_size(16 << 20);
+    let mut stream = component_stream(&mut shop, "default").await;
+    let mut large = component("large", "v1", &[]);
+    large["spec"]["metadata"] = json!([{"name": "n", "value": "x".repeat(5 << 20)}]);
+    place.put(large);
+    let (r#type, object) = next(&mut stream).await;
+    let value = object["spec"]["metadata"][0]["value"].as_str();
+    assert_eq!((r#type, value.map(str::len)), (1, Some(5 << 20)));
+    let refused = timeout(SOON, usual.message()).await.expect("in time");
+    assert_eq!(refused.expect_err("too large").code(), Code::OutOfRange);
+    place.put(component("small", "v1", &[]));
+    let (r#type, object) = next(&mut stream).await;
+    assert_eq!((r#type, &object["metadata"]["name"]), (1, &json!("small")));
+}
+
+/// Over real connections: what one does not read fills its windows, and then only its own queue.
+#[tokio::test]
+async fn a_sidecar_that_reads_nothing_holds_up_no_other() {
+    const CHANGES: usize = 60;
+    // Far more together than two windows and the ten that are queued one by one.
+    const SIZE: usize = 256 << 10;
+    let place = Place::complete().await;
+    let operator = place.operator().await;
+    let mut still = operator.app("default", "shop").await;
+    let mut stuck = component_stream(&mut still, "default").await;
+    let mut quick = operator.app("default", "shop").await;
+    let mut stream = component_stream(&mut quick, "default").await;
+    let text = "x".repeat(SIZE);
+    for version in 1..=CHANGES {
+        let mut large = component("a", &version.to_string(), &[]);
+        large["spec"]["metadata"] = json!([{"name": "n", "value": text}]);
+        place.put(large);
+        let (_, object) = next(&mut stream).await;
+        assert_eq!(object["spec"]["version"], version.to_string());
+    }
+    let mut seen = Vec::new();
+    while seen.last() != Some(&CHANGES.to_string()) {
+        let (_, object) = next(&mut stuck).await;
+        seen.push(
+            object["spec"]["version"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        );
+    }
+    // It has missed some, but not the last.
+    assert!(seen.len() < CHANGES, "{seen:?}");
+}

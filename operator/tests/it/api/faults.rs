@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use dapr_operator::app::Duties;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, advance, pause, resume};
 
 use super::*;
+use crate::support::IDLE;
 
 /// What the page of the health server says of a kind.
 fn stands(operator: &Operator, kind: &str) -> String {
@@ -106,6 +108,106 @@ async fn what_is_known_is_served_while_the_api_server_is_away_for_a_minute() {
             .all(|kind| stands(&operator, kind) == "\"followed\"")
     })
     .await;
+}
+
+/// A workload that wants a Service.
+fn workload(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"annotations": {"dapr.io/enabled": "true", "dapr.io/app-id": name}}},
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_leader_serves_on_while_the_api_server_is_away_for_a_minute_and_leads_again() {
+    let place = Place::complete().await;
+    place.put(component("a", "v1", &[]));
+    place.put(workload("first"));
+    let duties = Duties {
+        services: true,
+        ..IDLE
+    };
+    let kubeconfig = place.kubeconfig();
+    let mut operator = Operator::start_as(kubeconfig, None, duties, Some("dapr-system")).await;
+    let service = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"}});
+    eventually("it leads", async || {
+        place.server.get(&service("first-dapr")).is_some()
+    })
+    .await;
+    eventually("it is ready", async || operator.health.is_ready()).await;
+    let mut shop = operator.app("default", "shop").await;
+    let mut stream = component_stream(&mut shop, "default").await;
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "operator.dapr.io", "namespace": "dapr-system"},
+    });
+    let holder = || {
+        let lease = place.server.get(&lease).expect("a lease");
+        lease["spec"]["holderIdentity"].clone()
+    };
+    let first = holder();
+
+    place.server.stop().await;
+    place.put(component("b", "v1", &[]));
+    place.put(workload("second"));
+    pause();
+    pass(60).await;
+    resume();
+    let list = components(&mut shop, "default").await.expect("a list");
+    assert_eq!(names(&list), ["a"]);
+    assert!(operator.health.is_ready());
+    assert_eq!(stands(&operator, "Component"), "\"stale\"");
+    // Its term is over, and with it what only a leader watches.
+    assert_eq!(stands(&operator, "Deployment"), "");
+    assert!(operator.work.try_join_next().is_none(), "it goes on");
+
+    place.server.resume().await.expect("resumed");
+    pause();
+    pass(35).await;
+    resume();
+    let (r#type, object) = next(&mut stream).await;
+    assert_eq!((r#type, &object["metadata"]["name"]), (1, &json!("b")));
+    eventually("it leads again", async || {
+        place.server.get(&service("second-dapr")).is_some()
+    })
+    .await;
+    assert_eq!(holder(), first);
+    eventually("everything is followed", async || {
+        ["Component", "Deployment", "Service"]
+            .iter()
+            .all(|kind| stands(&operator, kind) == "\"followed\"")
+    })
+    .await;
+    assert!(operator.work.try_join_next().is_none());
+}
+
+/// Somebody else leads by then, so what this one holds of its term is worth nothing.
+#[tokio::test]
+async fn a_leader_whose_lease_was_taken_in_an_outage_ends() {
+    let place = Place::complete().await;
+    let kubeconfig = place.kubeconfig();
+    let mut operator = Operator::start_as(kubeconfig, None, IDLE, Some("dapr-system")).await;
+    let mut lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "operator.dapr.io", "namespace": "dapr-system"},
+    });
+    eventually("it leads", async || place.server.get(&lease).is_some()).await;
+    place.server.stop().await;
+    lease["spec"] = json!({"holderIdentity": "other", "leaseDurationSeconds": 15});
+    place.put(lease);
+    pause();
+    pass(30).await;
+    resume();
+    assert!(operator.work.try_join_next().is_none(), "it cannot know");
+    place.server.resume().await.expect("resumed");
+    let ended = timeout(SOON, operator.work.join_next()).await;
+    let error = ended.expect("in time").expect("work").expect("no panic");
+    let text = "leader election lost: \"other\" holds the lease \"operator.dapr.io\"";
+    assert_eq!(error.expect_err("lost").to_string(), text);
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ fn object(kind: &str, version: &str, spec: Value) -> Value {
     })
 }
 
-/// Lists nothing, streams what is created, and lists it then.
+/// Lists nothing, streams what is created, and lists it then; streams another spec and no other label; shows neither list
+/// nor stream what is not for the app.
 macro_rules! check {
-    ($kind:literal $version:literal $spec:expr, $list:ident $request:ident $objects:ident, $stream:ident $open:ident $event:ident) => {{
+    ($kind:literal $version:literal $spec:expr, $other:expr, $list:ident $request:ident $objects:ident, $stream:ident $open:ident $event:ident) => {{
         let place = Place::complete().await;
         let operator = place.operator().await;
         let mut shop = operator.app("default", "shop").await;
@@ -26,12 +27,14 @@ macro_rules! check {
             namespace: namespace(),
         };
         let mut stream = shop.$stream(open).await.expect("open").into_inner();
-        let object = object($kind, $version, $spec);
-        place.put(object.clone());
-        let event = timeout(SOON, stream.message()).await.expect("in time");
-        let event = event.expect("a stream").expect("an event");
-        assert_eq!(event.r#type, 1, $kind);
-        let streamed = read(&event.$event);
+        let mut next = async || {
+            let event = timeout(SOON, stream.message()).await.expect("in time");
+            let event = event.expect("a stream").expect("an event");
+            (event.r#type, read(&event.$event))
+        };
+        place.put(object($kind, $version, $spec));
+        let (r#type, streamed) = next().await;
+        assert_eq!(r#type, 1, $kind);
         assert_eq!(streamed["metadata"]["name"], "it", $kind);
         assert_eq!(streamed.get("kind"), None, $kind);
         let list = shop.$list(request()).await.expect("a list").into_inner();
@@ -40,41 +43,93 @@ macro_rules! check {
             (&listed["kind"], &listed["spec"]),
             (&json!($kind), &streamed["spec"])
         );
-        // Most lists do not look at scopes, all streams do.
-        let mut scoped = object;
+        // A label edit is nothing; the next event is the one after it.
+        let mut labelled = object($kind, $version, $spec);
+        labelled["metadata"]["labels"] = json!({"team": "a"});
+        place.put(labelled);
+        let changed = object($kind, $version, $other);
+        place.put(changed.clone());
+        let (r#type, updated) = next().await;
+        assert_eq!(r#type, 2, $kind);
+        assert_ne!(updated["spec"], streamed["spec"], $kind);
+        let list = shop.$list(request()).await.expect("a list").into_inner();
+        assert_eq!(read(&list.$objects[0])["spec"], updated["spec"], $kind);
+        let mut scoped = changed;
         scoped["scopes"] = json!(["cart"]);
         place.put(scoped);
-        let event = timeout(SOON, stream.message()).await.expect("in time");
-        assert_eq!(event.expect("a stream").expect("an event").r#type, 3, $kind);
+        assert_eq!(next().await.0, 3, $kind);
         let list = shop.$list(request()).await.expect("a list").into_inner();
-        assert_eq!(
-            list.$objects.len(),
-            usize::from($kind != "Component"),
-            $kind
-        );
+        assert!(list.$objects.is_empty(), $kind);
+        let mut cart = operator.app("default", "cart").await;
+        let list = cart.$list(request()).await.expect("a list").into_inner();
+        assert_eq!(list.$objects.len(), 1, $kind);
     }};
 }
 
 #[tokio::test]
 async fn each_is_listed_and_streamed() {
     check!("Component" "v1alpha1" json!({"type": "state.redis", "version": "v1", "metadata": []}),
+        json!({"type": "state.redis", "version": "v2", "metadata": []}),
         list_components ListComponentsRequest components,
         component_update ComponentUpdateRequest component);
-    check!("HTTPEndpoint" "v1alpha1" json!({"baseUrl": "http://a"}),
+    check!("HTTPEndpoint" "v1alpha1" json!({"baseUrl": "http://a"}), json!({"baseUrl": "http://b"}),
         list_http_endpoints ListHttpEndpointsRequest http_endpoints,
         http_endpoint_update HttpEndpointUpdateRequest http_endpoints);
     check!("MCPServer" "v1alpha1" json!({"endpoint": {"sse": {"url": "http://a"}}}),
+        json!({"endpoint": {"sse": {"url": "http://b"}}}),
         list_mcp_servers ListMcpServersRequest mcp_servers,
         mcp_server_update McpServerUpdateRequest mcp_server);
     check!("Resiliency" "v1alpha1" json!({"policies": {}, "targets": {}}),
+        json!({"policies": {"timeouts": {"short": "1s"}}, "targets": {}}),
         list_resiliency ListResiliencyRequest resiliencies,
         resiliency_update ResiliencyUpdateRequest resiliency);
     check!("Subscription" "v2alpha1" json!({"pubsubname": "p", "topic": "t", "routes": {"default": "/a"}}),
+        json!({"pubsubname": "p", "topic": "t", "routes": {"default": "/b"}}),
         list_subscriptions_v2 ListSubscriptionsRequest subscriptions,
         subscription_update SubscriptionUpdateRequest subscription);
     check!("WorkflowAccessPolicy" "v1alpha1" json!({"rules": []}),
+        json!({"rules": [{"callers": [{"appID": "shop"}], "workflows": []}]}),
         list_workflow_access_policy ListWorkflowAccessPolicyRequest policies,
         workflow_access_policy_update WorkflowAccessPolicyUpdateRequest policy);
+}
+
+/// Lists an object with a secret, and streams it with another value when the secret has one.
+macro_rules! check_secret {
+    ($kind:literal $spec:expr, $at:literal, $list:ident $request:ident $objects:ident, $stream:ident $open:ident $event:ident) => {{
+        let place = Place::complete().await;
+        place.secret("default", "s", "b25l");
+        place.put(object($kind, "v1alpha1", $spec));
+        let operator = place.operator().await;
+        let mut shop = operator.app("default", "shop").await;
+        let request = wire::$request {
+            namespace: "default".to_owned(),
+        };
+        let list = shop.$list(request).await.expect("a list").into_inner();
+        let listed = read(&list.$objects[0]);
+        assert_eq!(listed.pointer($at), Some(&json!("b25l")), "{listed}");
+        let open = wire::$open {
+            namespace: "default".to_owned(),
+        };
+        let mut stream = shop.$stream(open).await.expect("open").into_inner();
+        place.secret("default", "s", "dHdv");
+        let event = timeout(SOON, stream.message()).await.expect("in time");
+        let event = event.expect("a stream").expect("an event");
+        let streamed = read(&event.$event);
+        assert_eq!(event.r#type, 2, $kind);
+        assert_eq!(streamed.pointer($at), Some(&json!("dHdv")), "{streamed}");
+    }};
+}
+
+#[tokio::test]
+async fn each_that_uses_a_secret_is_told_of_its_new_value() {
+    let header = || json!([{"name": "h", "secretKeyRef": {"name": "s", "key": "k"}}]);
+    check_secret!("HTTPEndpoint" json!({"baseUrl": "http://a", "headers": header()}), "/spec/headers/0/value",
+        list_http_endpoints ListHttpEndpointsRequest http_endpoints,
+        http_endpoint_update HttpEndpointUpdateRequest http_endpoints);
+    check_secret!("MCPServer" json!({"endpoint": {"sse": {"url": "http://a", "headers": header()}}}),
+        "/spec/endpoint/sse/headers/0/value",
+        list_mcp_servers ListMcpServersRequest mcp_servers,
+        mcp_server_update McpServerUpdateRequest mcp_server);
 }
 
 fn configuration(name: &str, rate: &str) -> Value {
@@ -206,6 +261,15 @@ async fn the_configuration_of_an_app_is_the_one_its_pods_name() {
     place.put(configuration("one", "3"));
     place.put(configuration("two", "3"));
     assert_eq!(next().await, (2, "two".to_owned(), "3".to_owned()));
+    let mut labelled = configuration("two", "3");
+    labelled["metadata"]["labels"] = json!({"team": "a"});
+    place.put(labelled);
+    place.secret("default", "otel", "bmV3");
+    let event = timeout(SOON, stream.message()).await.expect("in time");
+    let event = event.expect("a stream").expect("an event");
+    let object = read(&event.configuration);
+    let header = &object["spec"]["tracing"]["otel"]["headers"][0];
+    assert_eq!((event.r#type, &header["value"]), (2, &json!("new")));
     drop(operator);
     let end = timeout(SOON, other.message()).await.expect("in time");
     assert!(
