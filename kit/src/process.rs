@@ -2,8 +2,11 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::num::NonZero;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -21,9 +24,15 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// From one time to the next. A burst of work maps its code again; each time costs a busy process about a millisecond.
 const REST: Duration = Duration::from_secs(30);
 
+/// Where Kubernetes takes the reason from that `kubectl describe` shows for a container that ended.
+const LAST_WORDS: &str = "/dev/termination-log";
+/// Bytes it shows of them.
+const LAST_WORDS_LIMIT: usize = 4096;
+
 /// Runs a binary: builds the runtime, listens for signals, runs what `start` returns to its end.
 ///
-/// `Ok` is status 0. An error is logged as one fatal line, its causes joined with `: `, and is status 1. Status 2
+/// `Ok` is status 0. An error is logged as one fatal line, its causes joined with `: `, and is status 1; in Kubernetes it is
+/// also the reason that the container's status shows. Status 2
 /// belongs to the flags, see [`crate::flags::parse`]. Tasks that still run at the end are abandoned: draining
 /// is the future's work. `name` is the log scope until [`log::init`] sets its own. Needs nothing from the
 /// environment.
@@ -105,7 +114,16 @@ async fn give_pages_back() {
 
 fn fail(text: &str) -> ExitCode {
     log::fatal(text);
+    // There is none but in a container, and the log has it in any case.
+    drop(leave_word(Path::new(LAST_WORDS), text));
     ExitCode::FAILURE
+}
+
+/// Writes `text` into a file that is there.
+fn leave_word(file: &Path, text: &str) -> io::Result<()> {
+    let end = text.floor_char_boundary(LAST_WORDS_LIMIT);
+    let mut file = OpenOptions::new().write(true).truncate(true).open(file)?;
+    file.write_all(&text.as_bytes()[..end])
 }
 
 /// Why a process that may not run as root does not start.
@@ -152,7 +170,7 @@ mod tests {
     use std::convert::Infallible;
     use std::process::ExitCode;
 
-    use super::{chain, run, run_on};
+    use super::{LAST_WORDS_LIMIT, chain, leave_word, run, run_on};
 
     #[derive(Debug, thiserror::Error)]
     #[error("failed to start")]
@@ -183,6 +201,20 @@ mod tests {
             }),
             ExitCode::FAILURE,
         );
+    }
+
+    #[test]
+    fn the_last_words_go_into_a_file_that_is_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("termination-log");
+        assert!(leave_word(&file, "nobody listens").is_err());
+        assert!(!file.exists());
+        std::fs::write(&file, "those of the last time, which were longer").expect("written");
+        leave_word(&file, "no such component").expect("written");
+        let read = || std::fs::read_to_string(&file).expect("there");
+        assert_eq!(read(), "no such component");
+        leave_word(&file, &"ä".repeat(LAST_WORDS_LIMIT)).expect("written");
+        assert_eq!(read(), "ä".repeat(LAST_WORDS_LIMIT / 2));
     }
 
     #[test]

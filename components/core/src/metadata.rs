@@ -97,7 +97,11 @@ pub fn is_truthy(text: &str) -> bool {
     )
 }
 
-fn duration(name: &str, text: &str) -> Result<Duration, Error> {
+/// The duration `text` of the property `name`: Go's notation, or a bare integer meaning seconds; empty means zero.
+///
+/// # Errors
+/// It is neither.
+pub fn duration(name: &str, text: &str) -> Result<Duration, Error> {
     if text.is_empty() {
         return Ok(Duration::ZERO);
     }

@@ -3,6 +3,7 @@
 //! A subscription works on one message at a time and takes the next one only then, so a publisher waits
 //! while an earlier message is still in a handler.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,6 +66,15 @@ impl Topic {
     }
 }
 
+impl fmt::Display for Topic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => formatter.write_str(text),
+            Self::Prefix(prefix) => write!(formatter, "{prefix}*"),
+        }
+    }
+}
+
 impl Route {
     async fn deliver(&self, message: Message) {
         // An error means that the subscription was closed meanwhile: then nobody waits for the message.
@@ -97,20 +107,19 @@ impl PubSub for Bus {
             .filter(|route| route.topic.matches(&request.topic))
             .cloned()
             .collect();
-        let message = Message {
-            topic: request.topic,
-            data: request.data,
-            content_type: request.content_type,
-            metadata: request.metadata,
+        // A content type is not carried, and the topic is the one that was subscribed to, as with the original's.
+        let message = |route: &Route| Message {
+            topic: route.topic.to_string(),
+            data: request.data.clone(),
+            content_type: None,
+            metadata: request.metadata.clone(),
         };
         match routes.as_slice() {
             [] => {}
-            [route] => route.deliver(message).await,
+            [route] => route.deliver(message(route)).await,
             routes => {
-                futures::future::join_all(
-                    routes.iter().map(|route| route.deliver(message.clone())),
-                )
-                .await;
+                let deliveries = routes.iter().map(|route| route.deliver(message(route)));
+                futures::future::join_all(deliveries).await;
             }
         }
         Ok(())

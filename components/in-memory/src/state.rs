@@ -138,7 +138,7 @@ impl Store {
         self.table
             .write()
             .apply(writes, Instant::now())
-            .map_err(|table::Mismatch| Error::etag_mismatch(None))
+            .map_err(|mismatch| Error::etag_mismatch(Some(&mismatch.to_string())))
     }
 }
 

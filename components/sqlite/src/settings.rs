@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dapr_components_core::{Error, ErrorKind, Metadata};
+use dapr_components_core::{Error, ErrorKind, Metadata, metadata as text};
 
 use crate::connection_string::ConnectionString;
 
@@ -64,10 +64,11 @@ impl Settings {
 /// The duration under the first name that is there; a negative one counts as zero.
 fn duration(metadata: &Metadata, names: &[&str]) -> Result<Option<Duration>, Error> {
     match names.iter().find(|name| metadata.get(name).is_some()) {
-        Some(name) if metadata.get(name).is_some_and(|text| text.starts_with('-')) => {
-            Ok(Some(Duration::ZERO))
-        }
-        Some(name) => metadata.duration(name),
+        Some(name) => match metadata.get(name).and_then(|text| text.strip_prefix('-')) {
+            // Negative: none at all, if it is a duration.
+            Some(size) => text::duration(name, size).map(|_| Some(Duration::ZERO)),
+            None => metadata.duration(name),
+        },
         None => Ok(None),
     }
 }
@@ -133,6 +134,10 @@ mod tests {
         check(&[("url", "x"), ("timeout", "999ms")], short);
         check(&[("url", "x"), ("timeoutInSeconds", "")], short);
         check(&[("url", "x"), ("timeout", "-5s")], short);
+        for name in ["timeout", "cleanupInterval", "busyTimeout"] {
+            let error = parse(&[("url", "x"), (name, "-abc")]).expect_err(name);
+            assert!(error.to_string().contains(name), "{error}");
+        }
         check(
             &[("url", "x"), ("tableName", "a-b")],
             "invalid identifier: a-b",

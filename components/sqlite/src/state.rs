@@ -5,6 +5,7 @@ mod sql;
 mod time;
 mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +141,9 @@ impl StateStore for Store {
                     result,
                 }
             };
+            let mut asked = HashSet::new();
+            let mut requests = requests;
+            requests.retain(|request| asked.insert(request.key.clone()));
             let items = requests.into_iter().map(item);
             let (missing, mut items): (Vec<_>, Vec<_>) =
                 items.partition(|item| matches!(item.result, Ok(None)));

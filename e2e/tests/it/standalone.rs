@@ -13,6 +13,7 @@ mod kubernetes_mode;
 mod kubernetes_mode_operator;
 mod metadata;
 mod mtls;
+mod original;
 mod placement;
 mod placement_failover;
 mod pubsub;

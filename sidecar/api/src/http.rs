@@ -19,6 +19,7 @@ mod serve;
 mod sniff;
 mod state;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -84,7 +85,16 @@ impl Call<'_> {
 
     /// Reads the body of a route that takes JSON of its own; whatever goes wrong is a malformed request.
     async fn read_or_malformed(&mut self) -> Result<Bytes, ApiError> {
-        self.read().await.map_err(error::malformed)
+        self.read_json().await.map_err(error::malformed)
+    }
+
+    /// Reads a body that is JSON. Bytes that are no UTF-8 are replacement characters, as Go reads it.
+    async fn read_json(&mut self) -> Result<Bytes, BoxError> {
+        let body = self.read().await?;
+        Ok(match String::from_utf8_lossy(&body) {
+            Cow::Borrowed(_) => body,
+            Cow::Owned(text) => text.into(),
+        })
     }
 
     fn content_type(&self) -> Option<&str> {

@@ -10,6 +10,7 @@ mod event;
 mod publish;
 pub mod request;
 mod routing;
+mod rule_check;
 mod running;
 pub mod scopes;
 mod service;

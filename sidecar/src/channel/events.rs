@@ -13,6 +13,7 @@ use dapr_proto::dapr::proto::runtime::v1::{
 use dapr_sidecar_core::app::{BulkEvent, BulkEventEntry, Event, EventOutcome};
 use dapr_sidecar_core::invoke::headers::hop_by_hop;
 use dapr_sidecar_core::pubsub::{Rule, Source, Subscription};
+use dapr_sidecar_core::state::canonical_value;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use prost_types::value::Kind;
@@ -185,9 +186,15 @@ fn data(attributes: &Map<String, Value>, content_type: &str) -> Bytes {
     let is_json = ["application/json", "application/cloudevents+json"].contains(&&*media_type);
     match data {
         Value::String(text) if is_text => Bytes::from(text.clone()),
-        _ if is_json => Bytes::from(data.to_string()),
+        _ if is_json => as_go_writes(data),
         _ => Bytes::new(),
     }
+}
+
+/// JSON with numbers and letters spelled as Go does.
+fn as_go_writes(data: &Value) -> Bytes {
+    let text = data.to_string();
+    canonical_value(&text).unwrap_or_else(|_| text.into())
 }
 
 fn structure(fields: impl IntoIterator<Item = (String, Value)>) -> prost_types::Struct {
@@ -255,6 +262,10 @@ mod tests {
         check(
             json!({"datacontenttype": "application/json", "data": "s"}),
             br#""s""#,
+        );
+        check(
+            json!({"datacontenttype": "application/json", "data": {"b": 100.0, "a": "<1>"}}),
+            br#"{"a":"\u003c1\u003e","b":100}"#,
         );
         check(
             json!({"datacontenttype": "application/octet-stream", "data_base64": "AAE="}),

@@ -40,9 +40,20 @@ pub(super) enum Write {
     },
 }
 
-/// A condition did not hold.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mismatch;
+/// A condition did not hold. The texts are the original's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Mismatch {
+    #[error("item already exists and no etag was passed")]
+    Exists,
+    #[error("state not exist or expired for key={0}")]
+    Missing(String),
+    #[error("state etag not match for key={key}: current={current}, expect={expected}")]
+    Other {
+        key: String,
+        current: String,
+        expected: String,
+    },
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -83,8 +94,8 @@ impl Table {
 
     /// Applies all writes in order, or none when a condition does not hold before the first.
     pub(super) fn apply(&mut self, writes: Vec<Write>, now: Instant) -> Result<(), Mismatch> {
-        if !writes.iter().all(|write| self.holds(write, now)) {
-            return Err(Mismatch);
+        for write in &writes {
+            self.check(write, now)?;
         }
         for write in writes {
             match write {
@@ -97,15 +108,22 @@ impl Table {
         Ok(())
     }
 
-    fn holds(&self, write: &Write, now: Instant) -> bool {
+    fn check(&self, write: &Write, now: Instant) -> Result<(), Mismatch> {
         let (Write::Upsert { key, condition, .. } | Write::Delete { key, condition }) = write;
+        let entry = self.entries.get(key.as_str());
         match condition {
-            Condition::None => true,
-            Condition::Absent => !self.entries.contains_key(key.as_str()),
-            Condition::Etag(etag) => self
-                .entries
-                .get(key.as_str())
-                .is_some_and(|entry| entry.is_live(now) && entry.etag == *etag),
+            Condition::None => Ok(()),
+            Condition::Absent if entry.is_none() => Ok(()),
+            Condition::Absent => Err(Mismatch::Exists),
+            Condition::Etag(expected) => match entry.filter(|entry| entry.is_live(now)) {
+                None => Err(Mismatch::Missing(key.clone())),
+                Some(entry) if entry.etag == *expected => Ok(()),
+                Some(entry) => Err(Mismatch::Other {
+                    key: key.clone(),
+                    current: entry.etag.clone(),
+                    expected: expected.clone(),
+                }),
+            },
         }
     }
 
@@ -242,9 +260,12 @@ mod tests {
             .expect("etag");
         assert_eq!(table.get("a", later), None);
         let by_etag = upsert("a", None, later, Condition::Etag(etag));
-        assert_eq!(table.apply(vec![by_etag], later), Err(Mismatch));
+        assert_eq!(
+            table.apply(vec![by_etag], later),
+            Err(Mismatch::Missing("a".to_owned()))
+        );
         let first = || vec![upsert("a", None, later, Condition::Absent)];
-        assert_eq!(table.apply(first(), later), Err(Mismatch));
+        assert_eq!(table.apply(first(), later), Err(Mismatch::Exists));
         table.purge(later);
         assert_eq!(table.apply(first(), later), Ok(()));
     }
@@ -268,7 +289,7 @@ mod tests {
             upsert("b", None, now, Condition::None),
             upsert("a", None, now, Condition::Absent),
         ];
-        assert_eq!(table.apply(mixed, now), Err(Mismatch));
+        assert_eq!(table.apply(mixed, now), Err(Mismatch::Exists));
         assert_eq!(table.get("b", now), None);
     }
 

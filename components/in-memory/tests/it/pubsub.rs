@@ -82,6 +82,22 @@ impl Handler for Forward {
 const LONG: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
+async fn messages_have_the_subscribed_topic_and_no_content_type() {
+    let bus = open().await;
+    let (sender, mut received) = mpsc::channel(1);
+    let subscription = bus.subscribe(to("t*"), Arc::new(Forward(sender))).await;
+    let request = PublishRequest {
+        content_type: Some("application/octet-stream".to_owned()),
+        ..message("t1")
+    };
+    bus.publish(request).await.expect("publish");
+    let message = received.recv().await.expect("a message");
+    assert_eq!((message.topic.as_str(), message.content_type), ("t*", None));
+    assert_eq!(message.metadata["k"], "v");
+    subscription.expect("subscribe").close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn conforms() {
     conformance::pubsub::run(&*open().await).await;
 }

@@ -111,7 +111,7 @@ async fn first_write_guards_deletes_too() {
     let error = store.delete(request).await.expect_err("the key exists");
     assert_eq!(
         error.to_string(),
-        "possible etag mismatch. error from state store"
+        "possible etag mismatch. error from state store: item already exists and no etag was passed"
     );
     assert!(is_there(&*store, "a").await);
 }

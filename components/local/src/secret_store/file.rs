@@ -7,10 +7,13 @@ use dapr_components_core::secret_store::{
     Feature, GetRequest, RequestMetadata, Secret, SecretStore,
 };
 use dapr_components_core::{Error, ErrorKind, Metadata};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Between the names of nested values, unless given.
 const SEPARATOR: &str = ":";
+
+/// An object with its values as they stand in the file.
+type Object<'a> = BTreeMap<String, &'a RawValue>;
 
 /// The secrets of one file.
 pub struct Store {
@@ -43,71 +46,94 @@ pub async fn open(metadata: &Metadata) -> Result<Store, Error> {
         };
         wrong(format!("open {file}: {reason}"))
     })?;
-    let values: serde_json::Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|error| wrong(format!("{file} holds no JSON object: {error}")))?;
+    let no_object = |error| wrong(format!("{file} holds no JSON object: {error}"));
+    let values: Object<'_> = serde_json::from_slice(&text).map_err(no_object)?;
     let separator = metadata
         .get("nestedSeparator")
         .filter(|separator| !separator.is_empty())
         .unwrap_or(SEPARATOR);
     Ok(if metadata.bool("multiValued").unwrap_or(false) {
         Store {
-            secrets: several(values, separator),
+            secrets: several(&values, separator).map_err(no_object)?,
             features: &[Feature::MultipleKeyValuesPerSecret],
         }
     } else {
         Store {
-            secrets: single(values, separator),
+            secrets: single(&values, separator).map_err(no_object)?,
             features: &[],
         }
     })
 }
 
 /// Every value is a secret, named by the way to it.
-fn single(values: serde_json::Map<String, Value>, separator: &str) -> BTreeMap<String, Secret> {
+fn single(
+    values: &Object<'_>,
+    separator: &str,
+) -> Result<BTreeMap<String, Secret>, serde_json::Error> {
     let mut flat = BTreeMap::new();
-    flatten("", Value::Object(values), separator, &mut flat);
-    flat.into_iter()
+    for (name, value) in values {
+        flatten(name, value, separator, &mut flat)?;
+    }
+    let secrets = flat.into_iter();
+    Ok(secrets
         .map(|(name, value)| (name.clone(), Secret::single(name, value)))
-        .collect()
+        .collect())
 }
 
 /// Every entry of the file is a secret: a text with one value, an object with several. Others do not exist.
-fn several(values: serde_json::Map<String, Value>, separator: &str) -> BTreeMap<String, Secret> {
-    let secrets = values.into_iter().filter_map(|(name, value)| match value {
-        Value::String(text) => Some((name.clone(), Secret::single(name, text))),
-        Value::Object(_) => {
+fn several(
+    values: &Object<'_>,
+    separator: &str,
+) -> Result<BTreeMap<String, Secret>, serde_json::Error> {
+    let mut secrets = BTreeMap::new();
+    for (name, value) in values {
+        let text = value.get();
+        if text.starts_with('"') {
+            let secret = Secret::single(name.clone(), serde_json::from_str::<String>(text)?);
+            secrets.insert(name.clone(), secret);
+        } else if text.starts_with('{') {
             let mut flat = BTreeMap::new();
-            flatten("", value, separator, &mut flat);
-            Some((name, Secret(flat)))
+            for (key, value) in serde_json::from_str::<Object<'_>>(text)? {
+                flatten(&key, value, separator, &mut flat)?;
+            }
+            secrets.insert(name.clone(), Secret(flat));
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
-    });
-    secrets.collect()
+    }
+    Ok(secrets)
 }
 
-fn flatten(name: &str, value: Value, separator: &str, into: &mut BTreeMap<String, String>) {
+/// Numbers stay as they are written: a long one may be a key.
+fn flatten(
+    name: &str,
+    value: &RawValue,
+    separator: &str,
+    into: &mut BTreeMap<String, String>,
+) -> Result<(), serde_json::Error> {
     let below = |key: &str| match name {
         "" => key.to_owned(),
         _ => format!("{name}{separator}{key}"),
     };
-    match value {
-        Value::Object(entries) => {
-            for (key, value) in entries {
-                flatten(&below(&key), value, separator, into);
+    let text = value.get();
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            for (key, value) in serde_json::from_str::<Object<'_>>(text)? {
+                flatten(&below(&key), value, separator, into)?;
             }
         }
-        Value::Array(items) => {
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(text)?;
             for (index, value) in items.into_iter().enumerate() {
-                flatten(&below(&index.to_string()), value, separator, into);
+                flatten(&below(&index.to_string()), value, separator, into)?;
             }
         }
-        Value::String(text) => {
-            into.insert(name.to_owned(), text);
+        Some(b'"') => {
+            into.insert(name.to_owned(), serde_json::from_str(text)?);
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {
-            into.insert(name.to_owned(), value.to_string());
+        _ => {
+            into.insert(name.to_owned(), text.to_owned());
         }
     }
+    Ok(())
 }
 
 #[async_trait]

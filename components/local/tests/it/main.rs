@@ -54,8 +54,8 @@ async fn value(store: &dyn SecretStore, name: &str) -> Result<BTreeMap<String, S
         .map_err(|error| error.to_string())
 }
 
-const FILE: &str =
-    r#"{"plain": "p", "nested": {"a": "x", "list": ["y", {"b": "z"}]}, "port": 5, "on": true}"#;
+const FILE: &str = r#"{"plain": "p", "nested": {"a": "x", "list": ["y", {"b": "z"}]}, "port": 5, "on": true,
+    "long": 12345678901234567890123, "power": 1e3}"#;
 
 #[tokio::test]
 async fn single_values_are_named_by_their_path() {
@@ -76,6 +76,8 @@ async fn single_values_are_named_by_their_path() {
         known("nested:list:1:b", &[("nested:list:1:b", "z")]),
         known("port", &[("port", "5")]),
         known("on", &[("on", "true")]),
+        known("long", &[("long", "12345678901234567890123")]),
+        known("power", &[("power", "1e3")]),
     ];
     secret_store::run(&*store, &all, RequestMetadata::new()).await;
 }

@@ -1,5 +1,7 @@
 //! From the columns of a row to an item.
 
+use std::borrow::Cow;
+
 use base64::DecodeError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -49,8 +51,16 @@ fn is_binary(value: ValueRef<'_>) -> bool {
     }
 }
 
+/// Line breaks do not count, as in Go; other tools write them.
 fn decode(text: &[u8]) -> Result<Bytes, Error> {
-    STANDARD.decode(text).map(Bytes::from).map_err(|error| {
+    let is_broken = text.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+    let text = if is_broken {
+        let kept = text.iter().filter(|byte| !matches!(byte, b'\r' | b'\n'));
+        Cow::Owned(kept.copied().collect::<Vec<u8>>())
+    } else {
+        Cow::Borrowed(text)
+    };
+    STANDARD.decode(&*text).map(Bytes::from).map_err(|error| {
         let at = match error {
             DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
             DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len(),

@@ -18,6 +18,9 @@ const UPSTREAM: &str = "
     INSERT INTO state (key, value, is_binary, etag, expiration_time) VALUES
         ('app||json', '{\"a\":1}', 0, 'e1', NULL),
         ('app||binary', 'AAECAw==', 1, 'e2', NULL),
+        ('app||lines', 'AAEC
+Aw==
+', 1, 'e2', NULL),
         ('app||empty', '', 1, 'e3', NULL),
         ('app||blob', x'7b7d', 0, 'e4', NULL),
         ('app||bad-binary', 'AA!=', 1, 'e5', NULL),
@@ -37,9 +40,10 @@ async fn rows_of_upstream_are_read() {
     let folder = Folder::new();
     folder.connect().execute_batch(UPSTREAM).expect("tables");
     let store = open(&folder.path()).await;
-    let values: [(&str, &[u8], &str); 4] = [
+    let values: [(&str, &[u8], &str); 5] = [
         ("app||json", b"{\"a\":1}", "e1"),
         ("app||binary", &[0, 1, 2, 3], "e2"),
+        ("app||lines", &[0, 1, 2, 3], "e2"),
         ("app||empty", b"", "e3"),
         ("app||blob", b"{}", "e4"),
     ];

@@ -1,6 +1,7 @@
 //! How a sidecar ends.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dapr_e2e::await_condition;
 use serde_json::json;
@@ -69,6 +70,35 @@ fn a_request_in_flight_is_finished() {
         assert_eq!(slow.await??.expect(200)?.json()?, json!({ "late": true }));
         let status = sidecar.process.ended(LIMIT).await?;
         assert!(status.success(), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_request_that_never_ends_is_cut_when_the_time_is_over() {
+    story("shutdown-deadline", async |stage| {
+        let gate = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&gate);
+        let app = App::start(move |request| match request.path.as_str() {
+            "/never" => Answer::status(200).behind(&held),
+            _ => Answer::status(404),
+        })
+        .await?;
+        let id = stage.id("late");
+        let mut spec = stage.spec(&id, Some(&app));
+        spec.flags
+            .push("--dapr-graceful-shutdown-seconds=1".to_owned());
+        let mut sidecar = stage.sidecar(&spec, None).await?;
+        let call = stage
+            .http
+            .get(sidecar.url(&format!("invoke/{id}/method/never")));
+        let cut = tokio::spawn(fetch(call));
+        app.await_seen("/never", 1).await?;
+        let signalled = Instant::now();
+        let status = sidecar.process.terminate(LIMIT).await?;
+        assert_eq!(status.code(), Some(1));
+        assert!(signalled.elapsed() >= Duration::from_secs(1), "cut early");
+        assert!(cut.await?.is_err(), "nobody has answered");
         Ok(())
     });
 }

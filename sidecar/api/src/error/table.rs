@@ -455,7 +455,7 @@ pub fn bulk_body(error: BulkBody<'_>, pubsub: &str, topic: &str, app_id: &str) -
             "DAPR_PUBSUB_MARSHAL_ENVELOPE",
             pubsub,
             format!(
-                "error when marshalling cloud event envelope for topic {topic} pubsub {pubsub}: {reason}"
+                "error when marshalling cloud event envelope for topic {topic} pubsub {pubsub}: error: {reason}"
             ),
             facts([("appID", app_id), ("error", &format!("error: {reason}"))]),
         ),

@@ -537,7 +537,7 @@ fn bulk_publishing() {
             )
         ]),
     );
-    let message = "error when marshalling cloud event envelope for topic t pubsub p: e";
+    let message = "error when marshalling cloud event envelope for topic t pubsub p: error: e";
     let error = bulk_body(BulkBody::Envelope("e"), "p", "t", "app");
     check(
         &error,

@@ -77,7 +77,10 @@ pub(super) async fn bulk(
         entry_id: entry.entry_id,
         data: entry.event,
         content_type: entry.content_type,
-        metadata: entry.metadata.into_iter().collect(),
+        // A map of the wire cannot be there and empty.
+        metadata: Some(entry.metadata)
+            .filter(|own| !own.is_empty())
+            .map(|own| own.into_iter().collect()),
         trace: crate::trace::sibling(&trace),
     });
     let entries = entries.collect();

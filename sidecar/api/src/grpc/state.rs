@@ -10,7 +10,7 @@ use dapr_proto::dapr::proto::runtime::v1::{
     GetBulkStateRequest, GetBulkStateResponse, GetStateRequest, GetStateResponse,
     QueryStateRequest, QueryStateResponse, SaveStateRequest,
 };
-use dapr_sidecar_core::state::{self, DeleteItem, Operation, SaveItem, Value, canonical_json};
+use dapr_sidecar_core::state::{self, DeleteItem, Operation, SaveItem, Value, canonical_value};
 use tonic::Status;
 
 use crate::error::{self, Surface};
@@ -123,7 +123,7 @@ fn save_item(item: StateItem) -> Result<SaveItem, Status> {
     if item.content_type.as_deref() == Some("application/json") {
         let text = std::str::from_utf8(item.value.bytes())
             .map_err(|error| Status::unknown(error.to_string()))?;
-        let json = canonical_json(text).map_err(|error| Status::unknown(error.to_string()))?;
+        let json = canonical_value(text).map_err(|error| Status::unknown(error.to_string()))?;
         item.value = Value::Json(json);
     }
     Ok(item)

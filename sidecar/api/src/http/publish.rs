@@ -69,7 +69,7 @@ struct Entry<'a> {
     entry_id: String,
     event: Option<&'a RawValue>,
     content_type: String,
-    metadata: BTreeMap<String, String>,
+    metadata: Option<BTreeMap<String, String>>,
 }
 
 /// The entries of a bulk publish.
@@ -80,7 +80,10 @@ fn entries(body: &[u8]) -> Result<Vec<Entry<'_>>, serde_json::Error> {
             entry_id: fields.get("entryId")?,
             event: fields.raw("event"),
             content_type: fields.get("contentType")?,
-            metadata: fields.metadata("metadata")?,
+            metadata: fields
+                .raw("metadata")
+                .map(|_| fields.metadata("metadata"))
+                .transpose()?,
         })
     });
     entries.collect()
@@ -98,7 +101,7 @@ pub(super) async fn bulk(mut call: Call<'_>, pubsub: &str, topic: &str) -> Handl
         };
         return Err(refused(error.into()).into());
     }
-    let body = call.read().await;
+    let body = call.read_json().await;
     let wrong = |error: BulkBody<'_>| error::bulk_body(error, &pubsub, &topic, app_id);
     let body = body.map_err(|error| wrong(BulkBody::Unmarshal(&error.to_string())))?;
     let entries = entries(&body).map_err(|error| wrong(BulkBody::Unmarshal(&error.to_string())))?;
@@ -152,8 +155,8 @@ fn event_bytes(content_type: &str, event: Option<&RawValue>) -> Result<Bytes, St
     let is_json = matches!(
         kind.as_str(),
         "application/json" | "application/cloudevents+json"
-    ) || kind.ends_with("+json");
-    let is_text = kind.starts_with("text/") || kind == "application/xml" || kind.ends_with("+xml");
+    );
+    let is_text = kind.starts_with("text/") || kind == "application/xml";
     if is_json {
         return canonical_json(raw).map_err(|_| MISMATCH.to_owned());
     }

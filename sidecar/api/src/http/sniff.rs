@@ -92,4 +92,13 @@ mod tests {
         check(b"\x89PNG\r\n\x1a\n\0", Some("image/png"));
         check(b"\x01\x02", Some("application/octet-stream"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn anything_but_nothing_has_a_type(data: Vec<u8>, markup in "[<! ]{0,3}[a-zA-Z]{0,6}[> ]?") {
+            for data in [&data, markup.as_bytes()] {
+                assert_eq!(content_type(data).is_none(), data.is_empty(), "{data:?}");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dapr_components_core::state::Feature;
 use dapr_sidecar_core::fields::Fields;
 use dapr_sidecar_core::state::{
-    self, BulkItem, DeleteItem, Operation, SaveItem, Value, canonical_json,
+    self, BulkItem, DeleteItem, Operation, SaveItem, Value, canonical_value,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -84,7 +84,7 @@ impl<'a> TryFrom<&Fields<'a>> for Item<'a> {
 impl Item<'_> {
     /// The item to save; metadata of the query overrides its own.
     fn save(self, query: &Metadata) -> Result<SaveItem, serde_json::Error> {
-        let value = canonical_json(self.value.map_or("null", RawValue::get))?;
+        let value = canonical_value(self.value.map_or("null", RawValue::get))?;
         Ok(SaveItem {
             key: self.key,
             value: Value::Json(value),
@@ -125,7 +125,7 @@ pub(super) async fn save(mut call: Call<'_>, store: &str) -> Handled {
         .map_err(|error| error::state(error, surface))?;
     let query = call.query.metadata();
     let body = call
-        .read()
+        .read_json()
         .await
         .map_err(|error| error::malformed_text(error.to_string()))?;
     let wrong = |error: serde_json::Error| error::malformed_text(error.to_string());
@@ -197,7 +197,7 @@ pub(super) async fn bulk_get(mut call: Call<'_>, store: &str) -> Handled {
     let parallelism = request.get("parallelism").map_err(error::malformed)?;
     let metadata = request.metadata("metadata").map_err(error::malformed)?;
     if keys.is_empty() {
-        return Ok(json("[]"));
+        return Ok(json("[]\n"));
     }
     let metadata = merged(metadata, &call.query.metadata());
     let items = call

@@ -292,6 +292,34 @@ async fn malformed_escapes_anywhere() {
 }
 
 #[tokio::test]
+async fn values_are_stored_as_go_writes_them() {
+    let world = world();
+    let w = &world;
+    for (value, expected) in [
+        (&br#"{"b":1.0,"a":1E3}"#[..], &br#"{"a":1000,"b":1}"#[..]),
+        (br#""<a>""#, br#""\u003ca\u003e""#),
+        (b"\"a\xff\"", "\"a\u{fffd}\"".as_bytes()),
+    ] {
+        let body = [br#"[{"key":"go","value":"#, value, b"}]"].concat();
+        let saved = ask(w, "POST /v1.0/state/store", &[], body).await;
+        assert_eq!(saved.status, 204, "{:?}", saved.body);
+        let answer = ask(w, "GET /v1.0/state/store/go", &[], "").await;
+        assert_eq!(&answer.body[..], expected);
+    }
+    let large = ask(
+        w,
+        "POST /v1.0/state/store",
+        &[],
+        r#"[{"key":"go","value":1e999}]"#,
+    )
+    .await;
+    assert_eq!(
+        (large.status, &large.json()["errorCode"]),
+        (400, &json!("ERR_MALFORMED_REQUEST"))
+    );
+}
+
+#[tokio::test]
 async fn bulk_transaction_and_query() {
     let world = world();
     let w = &world;
@@ -300,7 +328,7 @@ async fn bulk_transaction_and_query() {
         "POST /v1.0/state/store/bulk",
         r#"{"keys":[]}"#,
         200,
-        "[]",
+        "[]\n",
     )
     .await;
     check(
@@ -440,16 +468,22 @@ async fn bulk_publish() {
         &error("ERR_PUBSUB_EVENTS_SER", message),
     )
     .await;
-    let message = "error when marshalling cloud event envelope for topic t pubsub pubsub: mismatch between contentType and event";
-    let bad = json!([entry("1", "image/png")]).to_string();
-    check(
-        w,
-        "POST /v1.0/publish/bulk/pubsub/t",
-        &bad,
-        400,
-        &error("ERR_PUBSUB_EVENTS_SER", message),
-    )
-    .await;
+    let message = "error when marshalling cloud event envelope for topic t pubsub pubsub: error: mismatch between contentType and event";
+    for kind in [
+        "image/png",
+        "application/vnd.x+json",
+        "application/soap+xml",
+    ] {
+        let bad = json!([entry("1", kind)]).to_string();
+        check(
+            w,
+            "POST /v1.0/publish/bulk/pubsub/t",
+            &bad,
+            400,
+            &error("ERR_PUBSUB_EVENTS_SER", message),
+        )
+        .await;
+    }
     let answer = ask(w, "POST /v1.0/publish/bulk/pubsub/t", &[], "{").await;
     assert_eq!(
         (answer.status, answer.json()["errorCode"].clone()),

@@ -12,6 +12,7 @@ use jiff::Zoned;
 use parking_lot::Mutex;
 
 use super::component::Component;
+use super::content_type;
 use super::envelope::{self, Context, property};
 use super::error::{BulkPublishError, PublishError};
 use super::request::{BulkEntry, PublishRequest, Trace};
@@ -147,6 +148,10 @@ impl PubSubs {
             now: &now,
             expires: message.component.has(Feature::MessageTtl),
         };
+        // Bytes of JSON that are no UTF-8 are replacement characters, as Go reads it.
+        let text =
+            content_type::is_json(message.content_type).then(|| String::from_utf8_lossy(data));
+        let data = text.as_deref().map_or(&data[..], str::as_bytes);
         envelope::build(data, &context, || uuid::Uuid::new_v4().to_string()).map_err(|error| {
             PublishError::CloudEvent {
                 pubsub: message.component.name.clone(),
@@ -160,17 +165,18 @@ impl PubSubs {
         &self,
         component: &Component,
         topic: &str,
-        mut entry: BulkEntry,
+        entry: BulkEntry,
         metadata: &BTreeMap<String, String>,
         is_raw: bool,
     ) -> Result<(String, ComponentRequest), PublishError> {
         // Only an entry with metadata of its own inherits the request's.
-        if !entry.metadata.is_empty() {
+        let own = entry.metadata.map(|mut own| {
             for (name, value) in metadata {
-                let inherited = || value.clone();
-                entry.metadata.entry(name.clone()).or_insert_with(inherited);
+                own.entry(name.clone()).or_insert_with(|| value.clone());
             }
-        }
+            own
+        });
+        let own = own.unwrap_or_default();
         let data = if is_raw {
             entry.data
         } else {
@@ -180,7 +186,7 @@ impl PubSubs {
                     component,
                     topic,
                     content_type: &entry.content_type,
-                    metadata: &entry.metadata,
+                    metadata: &own,
                     trace: &entry.trace,
                 },
             )?
@@ -189,7 +195,7 @@ impl PubSubs {
             topic: component.broker_topic(topic),
             data,
             content_type: Some(entry.content_type).filter(|given| !given.is_empty()),
-            metadata: entry.metadata,
+            metadata: own,
         };
         Ok((entry.entry_id, request))
     }

@@ -39,8 +39,8 @@ pub struct BulkEntry {
     pub data: Bytes,
     /// Content type of the data.
     pub content_type: String,
-    /// Metadata of the entry; without any it does not inherit the request's.
-    pub metadata: BTreeMap<String, String>,
+    /// Metadata of the entry; it inherits the request's when it has any of its own, be it empty.
+    pub metadata: Option<BTreeMap<String, String>>,
     /// Trace context of the entry's own span.
     pub trace: Trace,
 }

@@ -7,6 +7,7 @@ use cel::{Context, Env, Program, Value};
 use serde_json::Value as Json;
 
 use super::error::SubscribeError;
+use super::rule_check;
 use super::subscription::Subscription;
 
 /// The functions of the expression language, built once.
@@ -43,17 +44,15 @@ pub fn check(subscriptions: &[Subscription]) -> Result<(), SubscribeError> {
 impl Routes {
     pub(crate) fn compile(subscription: &Subscription) -> Result<Self, SubscribeError> {
         let routes = subscription.rules.iter().map(|rule| {
-            let matches =
-                match rule.matches.trim() {
-                    "" => None,
-                    source => Some(Program::compile(source).map_err(|error| {
-                        SubscribeError::InvalidRule {
-                            topic: subscription.topic.clone(),
-                            matches: rule.matches.clone(),
-                            reason: error.to_string(),
-                        }
-                    })?),
-                };
+            let invalid = |reason| SubscribeError::InvalidRule {
+                topic: subscription.topic.clone(),
+                matches: rule.matches.clone(),
+                reason,
+            };
+            let matches = match rule.matches.trim() {
+                "" => None,
+                source => Some(compile(source).map_err(invalid)?),
+            };
             Ok(Route {
                 matches,
                 path: rule.path.clone(),
@@ -95,6 +94,12 @@ impl Routes {
         }
         Ok(None)
     }
+}
+
+fn compile(source: &str) -> Result<Program, String> {
+    let program = Program::compile(source).map_err(|error| error.to_string())?;
+    rule_check::check(program.expression())?;
+    Ok(program)
 }
 
 fn object(members: &serde_json::Map<String, Json>) -> Value {
@@ -193,6 +198,36 @@ mod tests {
     }
 
     #[test]
+    fn the_standard_library_is_there() {
+        let event =
+            r#"{"time":"2026-11-29T10:20:30Z","type":"abc","data":{"n":2,"l":[1,2],"t":"1h30m"}}"#;
+        for rule in [
+            "timestamp(event.time) > timestamp('2020-01-01T00:00:00Z')",
+            "timestamp(event.time) - timestamp('2026-11-29T10:20:00Z') == duration('30s')",
+            "timestamp(event.time) + duration('1m') > timestamp(event.time)",
+            "timestamp(event.time).getFullYear() == 2026 && timestamp(event.time).getMonth() == 10",
+            "timestamp(event.time).getDate() == 29 && timestamp(event.time).getDayOfMonth() == 28",
+            "timestamp(event.time).getDayOfWeek() == 0 && timestamp(event.time).getDayOfYear() == 332",
+            "timestamp(event.time).getHours() == 10 && timestamp(event.time).getMinutes() == 20",
+            "timestamp(event.time).getSeconds() == 30 && timestamp(event.time).getMilliseconds() == 0",
+            "timestamp(event.time).getHours('+02:00') == 12",
+            "duration(event.data.t) > duration('30m') && duration('90m').getHours() == 1",
+            "size(event.type) == 3 && event.data.l.size() == 2 && size(b'ab') == 2",
+            "bytes('a') == b'a' && string(b'a') == 'a' && string(1) == '1' && int('7') == 7",
+            "double(event.data.n) == 2.0 && int(event.data.n) == 2 && uint(2) == 2u && bool('true')",
+            "type(event.type) == string && dyn(1) == 1",
+            "event.type.contains('b') && event.type.startsWith('a') && event.type.endsWith('c')",
+            "event.type.matches('^[a-c]+$') && has(event.data.n) && 'n' in event.data",
+            "event.data.l.all(i, i > 0.0) && event.data.l.exists(i, i == 2.0)",
+            "event.data.l.exists_one(i, i == 1.0) && event.data.l.map(i, i + 1.0) == [2.0, 3.0]",
+            "event.data.l.filter(i, i > 1.0) == [2.0]",
+        ] {
+            let found = find(&[(rule, "/yes"), ("", "/no")], event);
+            assert_eq!(found, Ok(Some("/yes".to_owned())), "{rule}");
+        }
+    }
+
+    #[test]
     fn evaluation_errors_are_errors_even_before_the_default() {
         let missing = find(&[("event.missing == 1", "/a"), ("", "/default")], "{}");
         assert!(matches!(missing, Err(Error::Evaluation(_))), "{missing:?}");
@@ -210,5 +245,8 @@ mod tests {
     fn a_broken_rule_is_named() {
         let error = routes(&[("event.type ==", "/a")]).expect_err("broken");
         assert!(error.to_string().contains("\"event.type ==\""), "{error}");
+        let error = routes(&[("nofunc(event.type)", "/a")]).expect_err("unknown");
+        let expected = "undeclared reference to 'nofunc'";
+        assert!(error.to_string().ends_with(expected), "{error}");
     }
 }

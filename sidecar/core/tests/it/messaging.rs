@@ -445,6 +445,23 @@ async fn stopping_does_not_wait_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn json_whose_texts_are_no_text_stays_json() {
+    let pubsubs = pubsubs(json!({}));
+    pubsubs.add(&metadata("bus", &[]), bus());
+    let (app, mut heard) = Listener::new([]);
+    pubsubs
+        .start(vec![subscription("orders", &[("", "/o")])], app)
+        .await;
+    let request = PublishRequest {
+        data: Bytes::from_static(b"{\"a\":\"\xff\"}"),
+        ..message("orders", "")
+    };
+    pubsubs.publish(request).await.expect("published");
+    let event = next(&mut heard.events).await;
+    assert_eq!(event.cloud_event["data"], json!({"a": "\u{fffd}"}));
+}
+
+#[tokio::test(start_paused = true)]
 async fn bulk_publishing() {
     let pubsubs = pubsubs(json!({}));
     pubsubs.add(&metadata("bus", &[]), bus());
@@ -452,24 +469,29 @@ async fn bulk_publishing() {
     pubsubs
         .start(vec![subscription("orders", &[("", "/o")])], app)
         .await;
-    let entry = |id: &str, metadata: &[(&str, &str)]| BulkEntry {
+    let entry = |id: &str, metadata: Option<&[(&str, &str)]>| BulkEntry {
         entry_id: id.to_owned(),
         data: Bytes::from_static(b"x"),
         content_type: "text/plain".to_owned(),
-        metadata: metadata
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect(),
+        metadata: metadata.map(|own| {
+            let own = own.iter();
+            own.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        }),
         ..BulkEntry::default()
     };
     let request = BTreeMap::from([("cloudevent.type".to_owned(), "given".to_owned())]);
-    let entries = vec![entry("1", &[]), entry("2", &[("a", "b")])];
+    let entries = vec![
+        entry("1", None),
+        entry("2", Some(&[("a", "b")])),
+        entry("3", Some(&[])),
+    ];
     pubsubs
         .publish_bulk("bus", "orders", entries, request)
         .await
         .expect("published");
     let mut types: Vec<String> = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let event = next(&mut heard.events).await;
         types.push(
             event.cloud_event["type"]
@@ -479,9 +501,9 @@ async fn bulk_publishing() {
         );
     }
     types.sort();
-    assert_eq!(types, ["com.dapr.event.sent", "given"]);
+    assert_eq!(types, ["com.dapr.event.sent", "given", "given"]);
     for ids in [["1", "1"], ["", "2"]] {
-        let entries = ids.map(|id| entry(id, &[])).to_vec();
+        let entries = ids.map(|id| entry(id, None)).to_vec();
         let error = pubsubs
             .publish_bulk("bus", "orders", entries, BTreeMap::new())
             .await

@@ -101,6 +101,7 @@ fn revealed(owner: &str, field: &str, value: &DynamicValue) -> DynamicValue {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -174,5 +175,48 @@ mod tests {
         assert_eq!(configuration.spec.feature("HotReload"), Some(false));
         assert!(configuration.spec.access_control.is_some());
         assert!(super::configuration(b"").is_ok());
+    }
+
+    /// What an operator may send.
+    fn whole() -> Vec<u8> {
+        let whole = json!({
+            "metadata": {"name": "o", "namespace": null, "labels": {"a": "b"}},
+            "spec": {
+                "type": "state.x", "version": "v1", "baseUrl": "https://x", "initTimeout": "1s",
+                "metadata": [{"name": "n", "value": {"a": [1, null]}, "secretKeyRef": {"name": "s", "key": "k"}}],
+                "headers": [{"name": "n", "value": "aGk=", "secretKeyRef": {"name": "s", "key": "k"}}],
+                "clientTLS": {"rootCA": {"value": 7, "secretKeyRef": {"name": "s", "key": "k"}}},
+                "policies": {"retries": {"r": {"policy": "constant", "maxRetries": -1}}},
+            },
+            "auth": {"secretStore": "kubernetes"}, "scopes": ["a", ""],
+        });
+        whole.to_string().into_bytes()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_operator_sends_is_read_or_refused(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            end: prop::sample::Index,
+            noise: Vec<u8>,
+        ) {
+            let whole = whole();
+            let cut = &whole[..end.index(whole.len())];
+            let mut edited = whole.clone();
+            for (place, byte) in edits {
+                let place = place.index(edited.len());
+                edited[place] = byte;
+            }
+            for kind in [Kind::Component, Kind::HttpEndpoint] {
+                prop_assert!(manifest(kind, &whole).is_ok(), "{kind:?}");
+            }
+            for kind in Kind::ALL {
+                prop_assert!(manifest(kind, cut).is_err(), "{kind:?} {}", cut.len());
+                for json in [&edited, &noise] {
+                    drop(manifest(kind, json));
+                    drop(configuration(json));
+                }
+            }
+        }
     }
 }

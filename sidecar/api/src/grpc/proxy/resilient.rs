@@ -406,4 +406,27 @@ mod tests {
         assert!(marked("true") && marked("1") && marked(" Yes "));
         assert!(!marked("false") && !marked("") && !is_stream(&HeaderMap::new()));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_one_message_or_more(frames: Vec<Vec<u8>>) {
+            let mut message = Message::default();
+            let mut passed = Vec::new();
+            let mut is_left = false;
+            for frame in &frames {
+                is_left = message.is_left_by(frame);
+                if is_left {
+                    break;
+                }
+                passed.extend_from_slice(frame);
+            }
+            let length = |bytes: &[u8]| match bytes {
+                [_, a, b, c, d, ..] => PREFIX + u32::from_be_bytes([*a, *b, *c, *d]) as usize,
+                _ => usize::MAX,
+            };
+            let all = frames.concat();
+            assert!(passed.len() <= length(&all));
+            assert_eq!(is_left, all.len() > length(&all));
+        }
+    }
 }
