@@ -13,6 +13,10 @@ use crate::documents;
 /// The chart of this repository.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../dapr");
 
+/// A values file as Dapr 1.18 ships it.
+pub const UPSTREAM_VALUES: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/values/upstream.yaml");
+
 /// The name that installs have, and the words of the documentation.
 pub const RELEASE: &str = "dapr";
 

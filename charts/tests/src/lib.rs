@@ -7,4 +7,4 @@ mod document;
 mod helm;
 
 pub use document::{Difference, documents, identity};
-pub use helm::{CHART, Failed, Helm, RELEASE};
+pub use helm::{CHART, Failed, Helm, RELEASE, UPSTREAM_VALUES};

@@ -96,6 +96,25 @@ impl Cluster {
     /// Installs the chart, or makes what is installed as `set` says, waits as `helm --wait` does, and tells how long it
     /// took.
     pub fn install(&self, set: &[&str]) -> Result<Duration> {
+        self.install_from(CHART, set)
+    }
+
+    /// As [`Cluster::install`], another chart.
+    pub fn install_from(&self, chart: &str, set: &[&str]) -> Result<Duration> {
+        self.upgrade(chart, &[&["--wait"], &*flags(set)].concat())
+    }
+
+    /// As [`Cluster::install`], with a values file.
+    pub fn install_with(&self, values: &str) -> Result<Duration> {
+        self.upgrade(CHART, &["--wait", "--values", values])
+    }
+
+    /// As [`Cluster::install`], without waiting.
+    pub fn begin_install(&self, set: &[&str]) -> Result<()> {
+        self.upgrade(CHART, &flags(set)).map(drop)
+    }
+
+    fn upgrade(&self, chart: &str, more: &[&str]) -> Result<Duration> {
         let images = [
             format!("global.registry={}", self.registry),
             format!("global.tag={}", self.tag),
@@ -104,18 +123,16 @@ impl Cluster {
             "upgrade",
             "--install",
             RELEASE,
-            CHART,
+            chart,
             "--namespace",
             SYSTEM,
             "--create-namespace",
-            "--wait",
             "--timeout",
             INSTALL,
         ];
-        let values = images.iter().map(String::as_str).chain(set.iter().copied());
-        let values = values.flat_map(|it| ["--set", it]);
+        let images = images.iter().flat_map(|it| ["--set", it]);
         let began = Instant::now();
-        self.run_helm(fixed.into_iter().chain(values))?;
+        self.run_helm(fixed.into_iter().chain(images).chain(more.iter().copied()))?;
         Ok(began.elapsed())
     }
 
@@ -242,6 +259,11 @@ impl Cluster {
             Err(error) => format!("{error:#}"),
         }
     }
+}
+
+/// Values, as helm takes them.
+fn flags<'a>(set: &[&'a str]) -> Vec<&'a str> {
+    set.iter().flat_map(|it| ["--set", it]).collect()
 }
 
 /// Whether all stories are told in this run, not some that were asked for.

@@ -3,14 +3,50 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::variable;
 
-/// Notes a row of the table; without a `run` that wants one it is only printed.
+/// What a figure is held against. Less is better.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// What it should be on an idle machine.
+    pub target: f64,
+    /// What the original needs.
+    pub original: f64,
+    /// So many times the original's figure is a failure: 1 where a busy machine spoils nothing.
+    pub slack: f64,
+    /// Of all three.
+    pub unit: &'static str,
+}
+
+/// Notes a row of the table, and holds its figure against the mark. `measured` tells more than the one figure.
+pub fn hold(row: &str, measured: &str, figure: f64, mark: Mark) -> Result<()> {
+    let Mark {
+        target,
+        original,
+        slack,
+        unit,
+    } = mark;
+    let (target, limit) = (format!("{target} {unit}"), format!("{original} {unit}"));
+    print(row, measured, &target, &limit)?;
+    // Also false for NaN.
+    ensure!(
+        figure < original * slack,
+        "{row}: {figure:.2} {unit}, the original needs {limit}"
+    );
+    Ok(())
+}
+
+/// Notes a row of the table that has no mark.
+pub fn note(row: &str, measured: &str) -> Result<()> {
+    print(row, measured, "–", "–")
+}
+
+/// Without a `run` that wants a table it is only printed.
 #[expect(clippy::print_stdout, reason = "whoever runs the stories reads it")]
-pub fn note(row: &str, value: &str) -> Result<()> {
-    println!("{row}: {value}");
+fn print(row: &str, measured: &str, target: &str, original: &str) -> Result<()> {
+    println!("{row}: {measured} (target {target}, the original {original})");
     let Some(path) = variable("E2E_FIGURES") else {
         return Ok(());
     };
@@ -18,7 +54,7 @@ pub fn note(row: &str, value: &str) -> Result<()> {
     let file = file
         .as_mut()
         .map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
-    writeln!(file, "| {row} | {value} |").context(path)
+    writeln!(file, "| {row} | {measured} | {target} | {original} |").context(path)
 }
 
 /// The middle and the greatest of some figures, NaN without any.
@@ -32,7 +68,23 @@ pub fn middle_and_greatest(figures: &[f64]) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::middle_and_greatest;
+    use super::{Mark, hold, middle_and_greatest};
+
+    #[test]
+    fn a_figure_has_to_be_better_than_the_originals() {
+        let mark = Mark {
+            target: 1.0,
+            original: 2.0,
+            slack: 1.0,
+            unit: "s",
+        };
+        for (figure, holds) in [(0.5, true), (1.9, true), (2.0, false), (f64::NAN, false)] {
+            assert_eq!(hold("row", "", figure, mark).is_ok(), holds, "{figure}");
+        }
+        let busy = Mark { slack: 2.0, ..mark };
+        assert!(hold("row", "", 3.0, busy).is_ok());
+        assert!(hold("row", "", 4.0, busy).is_err());
+    }
 
     #[test]
     fn the_middle_of_some() {

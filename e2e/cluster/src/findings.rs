@@ -26,10 +26,12 @@ impl Reply {
 /// What became of a stranger.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Knock {
-    /// Of one without TLS: `answered`, or `refused: ..`.
+    /// Of one without TLS: `answered`, `refused: ..`, or `silence`.
     pub plain: String,
-    /// Of one with a certificate of a foreign authority.
+    /// Of one with a certificate of a foreign authority, in the name of an application of ours.
     pub foreign: String,
+    /// Of one with a certificate of a foreign authority in its own trust domain.
+    pub abroad: String,
 }
 
 /// What became of many calls.

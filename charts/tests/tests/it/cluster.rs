@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dapr_charts::{CHART, Helm, RELEASE};
+use dapr_charts::{CHART, Helm, RELEASE, UPSTREAM_VALUES};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real::{ApiServer, owned, shared};
 use serde_json::{Value, json};
@@ -172,6 +172,7 @@ async fn install_upgrade_and_uninstall_leave_what_the_original_leaves() -> Resul
         done.map_err(|it| anyhow::anyhow!("helm {arguments:?}: {}", it.message))
     };
     let before = everything(&server).await?;
+    cannot_be_installed(&helm)?;
     run(&[
         "install",
         RELEASE,
@@ -189,6 +190,20 @@ async fn install_upgrade_and_uninstall_leave_what_the_original_leaves() -> Resul
     .concat())?;
     let installed = everything(&server).await?;
     ensure!(installed.len() > before.len() + 30, "{installed:#?}");
+
+    // With the original's values, one reads what is not there.
+    let said = run(&[
+        "upgrade",
+        RELEASE,
+        CHART,
+        "--namespace",
+        "dapr-system",
+        "--dry-run=server",
+        "--values",
+        UPSTREAM_VALUES,
+    ])?;
+    let note = "The scheduler is left out although global.scheduler.enabled is true";
+    ensure!(said.contains(note), "{said}");
 
     // A second one would take the cluster's webhook and roles away from the first.
     let second = [
@@ -232,6 +247,37 @@ async fn install_upgrade_and_uninstall_leave_what_the_original_leaves() -> Resul
         Ok(())
     })
     .await
+}
+
+/// Nobody is left with half an install, and without a reason.
+fn cannot_be_installed(helm: &Helm) -> Result<()> {
+    let check = |helm: &Helm, more: &[&str], expected: &[&str]| -> Result<()> {
+        let install = ["install", RELEASE, CHART, "--namespace", "default"];
+        match helm.run(install.iter().chain(more).copied())? {
+            Ok(_) => bail!("{more:?}: installed"),
+            Err(failed) => {
+                for words in expected {
+                    ensure!(
+                        failed.message.contains(words),
+                        "{more:?}: {}",
+                        failed.message
+                    );
+                }
+            }
+        }
+        Ok(())
+    };
+    check(
+        helm,
+        &["--kube-as-user", "somebody"],
+        &["forbidden", "\"somebody\""],
+    )?;
+    // Nothing listens there.
+    check(
+        helm,
+        &["--kube-apiserver", "https://127.0.0.1:1"],
+        &["Kubernetes cluster unreachable", "127.0.0.1:1"],
+    )
 }
 
 /// Every object of the kinds that the chart has, as `Kind namespace/name`.

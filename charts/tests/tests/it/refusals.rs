@@ -30,6 +30,10 @@ fn values_that_cannot_apply_are_refused_with_a_reason() -> Result<()> {
         &["/global/ha/enabled", "got string, want boolean"],
     )?;
     check(
+        "global.scheduler.unfinished=yes",
+        &["/global/scheduler/unfinished", "got string, want boolean"],
+    )?;
+    check(
         "dapr_operator.replicaCount=many",
         &[
             "/dapr_operator/replicaCount",

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use dapr_charts::{CHART, Difference, Helm, documents};
+use dapr_charts::{CHART, Difference, Helm, documents, identity};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -136,27 +136,114 @@ fn pods_are_what_pod_security_wants() -> Result<()> {
     Ok(())
 }
 
+/// A container that ends without a word of its own leaves the end of its log: `kubectl describe` says why it crashes.
 #[test]
-fn no_rendering_holds_a_key_that_helm_made() -> Result<()> {
-    for entry in templates(Path::new(CHART))? {
-        let text = std::fs::read_to_string(&entry)?;
-        for function in [
-            "genCA",
-            "genSigned",
-            "genPrivateKey",
-            "genSelfSigned",
-            "randAlpha",
-            "uuidv4",
-            "now",
-        ] {
+fn a_container_that_crashes_says_why() -> Result<()> {
+    let Some(helm) = Helm::find("the last words of containers of the chart")? else {
+        return Ok(());
+    };
+    for variant in variants::all() {
+        let all = documents(&rendered(&helm, NAMESPACE, &variant)?)?;
+        for workload in all
+            .iter()
+            .filter(|it| it.pointer("/spec/template").is_some())
+        {
+            let containers = workload.pointer("/spec/template/spec/containers");
+            let containers = containers.and_then(Value::as_array).context("containers")?;
+            let main = containers.last().context("no container")?;
             ensure!(
-                !text.contains(&format!("{function} ")),
-                "{} calls {function}",
-                entry.display()
+                main["terminationMessagePolicy"] == "FallbackToLogsOnError",
+                "{}: {}",
+                variant.name,
+                identity(workload)
             );
         }
     }
     Ok(())
+}
+
+/// The values that Dapr 1.18 ships with enable the scheduler, and what never becomes ready would end `helm --wait`.
+#[test]
+fn the_originals_values_leave_out_what_is_not_there_yet() -> Result<()> {
+    let Some(helm) = Helm::find("the chart with the original's values")? else {
+        return Ok(());
+    };
+    let values = include_str!("values/upstream.yaml");
+    ensure!(values.contains("  scheduler:\n    enabled: true\n"));
+    let (name, values) = ("as_upstream", values.to_owned());
+    let all = documents(&rendered(&helm, NAMESPACE, &Variant { name, values })?)?;
+    let identities: Vec<String> = all.iter().map(identity).collect();
+    ensure!(
+        !identities.iter().any(|it| it.contains("scheduler")),
+        "{identities:?}"
+    );
+    // Nor are sidecars sent to one.
+    let injector = all
+        .iter()
+        .find(|it| it["kind"] == "Deployment" && it["metadata"]["name"] == "dapr-sidecar-injector");
+    let arguments = injector.and_then(|it| it.pointer("/spec/template/spec/containers/0/args"));
+    let mut arguments = arguments.and_then(Value::as_array).into_iter().flatten();
+    ensure!(arguments.any(|it| it == "--scheduler-enabled=false"));
+    Ok(())
+}
+
+#[test]
+fn no_rendering_holds_a_key_that_helm_made() -> Result<()> {
+    for entry in templates(Path::new(CHART))? {
+        let text = std::fs::read_to_string(&entry)?;
+        let found = unstable(&text);
+        ensure!(found.is_empty(), "{} calls {found:?}", entry.display());
+    }
+    Ok(())
+}
+
+/// The functions called in a template whose results are others each time.
+fn unstable(template: &str) -> Vec<&str> {
+    let actions = template.split("{{").skip(1);
+    let actions = actions.filter_map(|it| it.split("}}").next());
+    let actions = actions.filter(|it| !it.trim_start_matches(['-', ' ']).starts_with("/*"));
+    // What is in quotes is text.
+    let code = actions.flat_map(|it| it.split('"').step_by(2));
+    let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let words = code.flat_map(|it| it.split(move |it| !is_part(it)));
+    words
+        .filter(|word| {
+            ["gen", "rand"].iter().any(|it| word.starts_with(it))
+                || [
+                    "ago",
+                    "bcrypt",
+                    "derivePassword",
+                    "encryptAES",
+                    "htpasswd",
+                    "now",
+                    "shuffle",
+                    "uuidv4",
+                ]
+                .contains(word)
+        })
+        .collect()
+}
+
+#[test]
+fn functions_that_make_something_new_are_found() {
+    let check = |template, expected: &[&str]| assert_eq!(unstable(template), expected);
+    check(
+        "a: {{ $c := genSignedCert $name nil nil 1 $ca }}",
+        &["genSignedCert"],
+    );
+    check(
+        "{{- genCAWithKey \"now\" 1 (genPrivateKey \"rsa\") -}}",
+        &["genCAWithKey", "genPrivateKey"],
+    );
+    check(
+        "{{ genSelfSignedCert }}{{randAlphaNum 5}}",
+        &["genSelfSignedCert", "randAlphaNum"],
+    );
+    check("{{ now | date \"2006\" }} {{ uuidv4 }}", &["now", "uuidv4"]);
+    check(
+        "{{- /* now, randomly generated */}} now {{ range .Values.known }}{{ end }}",
+        &[],
+    );
 }
 
 fn templates(folder: &Path) -> Result<Vec<std::path::PathBuf>> {

@@ -5,7 +5,7 @@
 //! e2e-app serve                          see `serve.rs` for what it answers
 //! e2e-app ask <method> <url> [<body>]    one request
 //! e2e-app call <app id> [<count>]        calls /who of another, and prints how many calls failed and who answered
-//! e2e-app knock <host:port>              tries to talk without TLS, and with a certificate of a foreign authority
+//! e2e-app knock <host:port>              tries to talk without TLS, and with certificates of a foreign authority
 //! ```
 
 #[path = "app/ask.rs"]

@@ -9,5 +9,6 @@ mod jobs;
 mod outages;
 mod resources;
 mod samples;
+mod scripts;
 mod security;
 mod verbs;

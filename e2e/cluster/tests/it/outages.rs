@@ -1,11 +1,15 @@
 //! Applications call each other while something below them goes and comes back. Not one call fails.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use dapr_charts::CHART;
 use dapr_e2e_apiserver::condition::await_condition;
+use dapr_e2e_apiserver::preparation::skipped;
 use dapr_e2e_cluster::{Cluster, Namespace, Node, SOON, Traffic};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::resources::{component, memory};
@@ -17,6 +21,8 @@ const CONTROL_PLANE: [&str; 4] = [
     "dapr-sidecar-injector",
     "dapr-placement-server",
 ];
+/// The root of the repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// How long etcd stands still.
 const PAUSE: Duration = Duration::from_secs(20);
 /// A certificate in the story of the rotations, so that both its waits are short.
@@ -90,12 +96,25 @@ async fn the_callee_is_rolled() -> Result<()> {
     Ok(())
 }
 
+/// From the chart as it was before its last change. The programs are those of this build on both sides, for older ones would
+/// have to be compiled; a value makes every pod another one.
 #[tokio::test]
 async fn helm_upgrades_every_pod_of_the_control_plane() -> Result<()> {
-    let Some(cluster) = Cluster::take("an upgrade").await? else {
+    let story = "an upgrade";
+    let Some(cluster) = Cluster::take(story).await? else {
         return Ok(());
     };
-    cluster.install(&[])?;
+    cluster.uninstall().await?;
+    match earlier_chart()? {
+        Ok(folder) => {
+            let chart = folder.path().join("charts/dapr");
+            cluster.install_from(chart.to_str().context("a path that is no text")?, &[])?;
+        }
+        Err(reason) => {
+            skipped("an upgrade from the chart before this one", &reason)?;
+            cluster.install(&[])?;
+        }
+    }
     let before = started(&cluster).await?;
     let traffic = Traffic::start(&cluster, "story-upgrade").await?;
     cluster.install(&["global.logAsJson=true"])?;
@@ -105,6 +124,55 @@ async fn helm_upgrades_every_pod_of_the_control_plane() -> Result<()> {
     is_told_of_a_component(&traffic.namespace).await?;
     traffic.end("helm upgrade").await?;
     cluster.install(&[])?;
+    Ok(())
+}
+
+/// The chart as it was before the last commit that changed it, or before what is not committed yet; or why there is none.
+fn earlier_chart() -> Result<Result<TempDir, String>> {
+    let run = |program: &str, arguments: &[&str]| -> Result<Result<String, String>> {
+        let mut command = Command::new(program);
+        let output = command.current_dir(ROOT).args(arguments).output();
+        Ok(match output {
+            Ok(it) if it.status.success() => Ok(String::from_utf8(it.stdout)?),
+            Ok(it) => Err(String::from_utf8_lossy(&it.stderr).trim().to_owned()),
+            Err(error) => Err(format!("{program}: {error}")),
+        })
+    };
+    let changes = match run("git", &["status", "--porcelain", "--", "charts/dapr"])? {
+        Ok(changes) => changes,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let last = run("git", &["log", "-1", "--format=%H", "--", "charts/dapr"])?;
+    let commit = match last {
+        Ok(_) if !changes.is_empty() => "HEAD".to_owned(),
+        Ok(last) => format!("{}^", last.trim()),
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().to_str().context("a path that is no text")?;
+    let archive = format!("{path}/chart.tar");
+    let output = format!("--output={archive}");
+    if let Err(reason) = run("git", &["archive", &output, &commit, "charts/dapr"])? {
+        return Ok(Err(reason));
+    }
+    let extract = ["--extract", "--file", &archive, "--directory", path];
+    Ok(run("tar", &extract)?.map(|_| folder))
+}
+
+#[test]
+fn the_chart_before_this_one_is_another() -> Result<()> {
+    let folder = match earlier_chart()? {
+        Ok(folder) => folder,
+        Err(reason) => return skipped("the chart before this one", &reason),
+    };
+    let earlier = folder.path().join("charts/dapr");
+    ensure!(earlier.join("Chart.yaml").is_file(), "no chart");
+    let same = Command::new("diff")
+        .args(["--recursive", "--brief"])
+        .arg(&earlier)
+        .arg(CHART)
+        .output()?;
+    ensure!(!same.status.success(), "the same chart");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! A stranger at a door: what happens to one who speaks without TLS, and to one whose certificate a foreign authority
-//! signed.
+//! A stranger at a door: what happens to one who speaks without TLS, and to those whose certificate a foreign authority
+//! signed, in the name of one of ours and in that of its own trust domain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,57 +14,64 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// Who says nothing for so long has not let us in.
+/// Who says nothing for so long has neither let us in nor refused us.
 const LIMIT: Duration = Duration::from_secs(5);
+const SILENCE: &str = "silence";
 /// How HTTP/2 begins: the preface, and empty settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// The head of a frame, with its type in the fourth place.
 const HEAD: usize = 9;
 const SETTINGS: u8 = 4;
-/// What the foreign certificate says its bearer is: it looks like one of ours.
-const NAME: &str = "spiffe://public/ns/default/cart";
+/// What a foreign certificate says its bearer is: one looks like ours, the other is at home in another trust domain.
+const FOREIGN: &str = "spiffe://public/ns/default/cart";
+const ABROAD: &str = "spiffe://abroad.example/ns/default/cart";
 
-/// Tries both.
+/// Tries all.
 pub(crate) async fn knock(address: &str) -> Result<Knock> {
     let plain = TcpStream::connect(address).await.context("connecting")?;
-    let foreign = TcpStream::connect(address).await.context("connecting")?;
     Ok(Knock {
-        plain: greet(plain).await,
-        foreign: match TlsConnector::from(Arc::new(foreigner()?))
-            .connect(ServerName::try_from("localhost")?, foreign)
-            .await
-        {
-            Ok(stream) => greet(stream).await,
-            Err(error) => format!("refused: {error}"),
-        },
+        plain: greet(plain, LIMIT).await,
+        foreign: knock_as(FOREIGN, address).await?,
+        abroad: knock_as(ABROAD, address).await?,
     })
 }
 
-/// Begins to speak HTTP/2; `answered` if the other does as well.
-async fn greet(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+async fn knock_as(name: &str, address: &str) -> Result<String> {
+    let stream = TcpStream::connect(address).await.context("connecting")?;
+    let connector = TlsConnector::from(Arc::new(foreigner(name)?));
+    let connected = connector.connect(ServerName::try_from("localhost")?, stream);
+    Ok(match timeout(LIMIT, connected).await {
+        Ok(Ok(stream)) => greet(stream, LIMIT).await,
+        Ok(Err(error)) => format!("refused: {error}"),
+        Err(_) => SILENCE.to_owned(),
+    })
+}
+
+/// Begins to speak HTTP/2; `answered` if the other does as well. A refusal is an answer of another kind, or an end.
+async fn greet(mut stream: impl AsyncRead + AsyncWrite + Unpin, limit: Duration) -> String {
     let mut head = [0; HEAD];
     let spoken = async {
         stream.write_all(HELLO).await?;
         stream.flush().await?;
         stream.read_exact(&mut head).await
     };
-    match timeout(LIMIT, spoken).await {
+    match timeout(limit, spoken).await {
         Ok(Ok(_)) if head[3] == SETTINGS => "answered".to_owned(),
         Ok(Ok(_)) => format!("refused: {head:?}"),
         Ok(Err(error)) => format!("refused: {error}"),
-        Err(_) => "refused: silence".to_owned(),
+        Err(_) => SILENCE.to_owned(),
     }
 }
 
 /// A client of an authority that nobody here trusts, who trusts everybody.
-fn foreigner() -> Result<ClientConfig> {
+fn foreigner(name: &str) -> Result<ClientConfig> {
     let authority_key = rcgen::KeyPair::generate()?;
     let mut authority = rcgen::CertificateParams::default();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let issuer = rcgen::Issuer::new(authority, authority_key);
     let key = rcgen::KeyPair::generate()?;
     let mut parameters = rcgen::CertificateParams::default();
-    parameters.subject_alt_names = vec![rcgen::SanType::URI(NAME.try_into()?)];
+    parameters.subject_alt_names = vec![rcgen::SanType::URI(name.try_into()?)];
     parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = parameters.signed_by(&key, &issuer)?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;
@@ -114,5 +121,21 @@ impl ServerCertVerifier for Trusting {
         rustls::crypto::aws_lc_rs::default_provider()
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{LIMIT, SILENCE, greet};
+
+    #[tokio::test]
+    async fn who_says_nothing_has_not_refused() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        assert_eq!(greet(ours, Duration::ZERO).await, SILENCE);
+        let (ours, theirs) = tokio::io::duplex(64);
+        drop(theirs);
+        assert!(greet(ours, LIMIT).await.starts_with("refused: "));
     }
 }
