@@ -142,10 +142,13 @@ pub(crate) fn longest_ttl(kept: &Kept, now: Duration) -> Duration {
     recorded.map_or(WORKLOAD_TTL, Duration::from_secs).max(now)
 }
 
-/// The change that records a TTL; parts of a second count as a whole one.
+/// The change that records a TTL; parts of a second count as a whole one. The usual one is taken for granted where nothing
+/// is recorded, so that most authorities are kept as the original keeps them.
 pub(crate) fn record_ttl(ttl: Duration) -> (Item, Option<Vec<u8>>) {
     let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-    (Item::LongestTtl, Some(seconds.to_string().into_bytes()))
+    let is_usual = seconds == WORKLOAD_TTL.as_secs();
+    let text = (!is_usual).then(|| seconds.to_string().into_bytes());
+    (Item::LongestTtl, text)
 }
 
 /// What a person has to look at because of an error of the authority.

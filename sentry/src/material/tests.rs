@@ -170,6 +170,8 @@ fn the_longest_ttl_is_never_forgotten() {
     check(Some("no number"), 60, 86_400);
     let (_, text) = record_ttl(Duration::from_millis(1_500));
     assert_eq!(text.as_deref(), Some(&b"2"[..]));
+    let (_, usual) = record_ttl(Duration::from_secs(86_400));
+    assert_eq!(usual, None);
 }
 
 #[test]
