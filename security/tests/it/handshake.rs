@@ -1,10 +1,16 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use dapr_proto::dapr::proto::sentry::v1::SignCertificateRequest;
 use dapr_security::{Acceptor, Expect, Security, ServerOptions, SpiffeId};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 use crate::authority::Authority;
@@ -102,6 +108,82 @@ async fn a_client_of_a_foreign_authority_gets_no_answer() {
         Err(error) => Err(error),
     };
     assert!(answer.is_err(), "{answer:?}");
+}
+
+/// Takes any server for the right one.
+#[derive(Debug)]
+struct Trusting(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_gets_nothing() {
+    let authority = Authority::new();
+    for exactly in [false, true] {
+        let (orders, _keep) = authority.security(ORDERS);
+        let acceptor = if exactly {
+            Acceptor::MutualExactly(orders, id(CART))
+        } else {
+            Acceptor::Mutual(orders)
+        };
+        let server = server(acceptor).await;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connected = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await;
+        // With TLS 1.3 it hears of it with the first byte that it reads.
+        let answer = match connected {
+            Ok(mut stream) => {
+                let read = timeout(SOON, stream.read_u8()).await;
+                read.expect("an end in time").map(drop)
+            }
+            Err(error) => Err(error),
+        };
+        let error = answer.expect_err("no byte").to_string();
+        assert!(error.contains("CertificateRequired"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -293,19 +293,31 @@ fn one_node_and_none() {
 
 proptest! {
     #[test]
-    fn a_joining_host_takes_ids_and_moves_no_other(
+    fn a_host_that_joins_or_leaves_moves_no_other(
         count in 1usize..8,
+        one in any::<prop::sample::Index>(),
+        seed in any::<prop::sample::Index>(),
         replication in 1u32..50,
-        ids in proptest::collection::vec("[a-z0-9]{0,8}", 1..50),
+        ids in prop::collection::vec("[a-z0-9]{0,8}", 1..50),
     ) {
         let names: Vec<_> = (0..=count).map(|i| format!("10.0.0.{i}:50002")).collect();
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let before = ring(&names[..count], replication);
-        let after = ring(&names, replication);
+        let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+        let all = ring(&names, replication);
+        let one = names.remove(one.index(names.len()));
+        // The order in which they are told says nothing.
+        let places = seed.index(names.len());
+        names.rotate_left(places);
+        names.reverse();
+        let others = ring(&names, replication);
+        names.push(one);
+        names.rotate_left(places);
+        let permuted = ring(&names, replication);
         for id in ids {
-            let old = before.owner(&id).expect("hosts");
-            let new = after.owner(&id).expect("hosts");
-            prop_assert!(old == new || &*new.name == names[count]);
+            let (with, without) = (all.owner(&id), others.owner(&id));
+            prop_assert_eq!(with, permuted.owner(&id));
+            // Whoever has joined takes ids, whoever has left gives them away, and nothing else moves.
+            prop_assert!(with == without || with.is_some_and(|host| &*host.name == one));
+            prop_assert!(without.is_some_and(|host| &*host.name != one));
         }
     }
 }
