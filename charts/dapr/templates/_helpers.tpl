@@ -309,14 +309,6 @@ dapr-scheduler-server:50006
 {{- if and .Values.global.actors.enabled (eq .Values.global.actors.serviceName "placement") }}true{{ end -}}
 {{- end -}}
 
-{{/*
-The scheduler keeps no jobs yet and never becomes ready, so a values file of Dapr 1.18, which enables it, would install what
-`--wait` waits for in vain. It is left out unless whoever installs asks for its objects by the value that only this chart has.
-*/}}
-{{- define "dapr.hasScheduler" -}}
-{{- if and .Values.global.scheduler.enabled .Values.global.scheduler.unfinished }}true{{ end -}}
-{{- end -}}
-
 {{/* How many pods may be away at a time. The selector is that of the workload: it holds through an upgrade. */}}
 {{- define "dapr.budget" -}}
 apiVersion: policy/v1

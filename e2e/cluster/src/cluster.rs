@@ -104,9 +104,10 @@ impl Cluster {
         self.upgrade(chart, &[&["--wait"], &*flags(set)].concat())
     }
 
-    /// As [`Cluster::install`], with a values file.
-    pub fn install_with(&self, values: &str) -> Result<Duration> {
-        self.upgrade(CHART, &["--wait", "--values", values])
+    /// As [`Cluster::install`], with a values file below what `set` says.
+    pub fn install_with(&self, values: &str, set: &[&str]) -> Result<Duration> {
+        let more = [&["--wait", "--values", values], &*flags(set)].concat();
+        self.upgrade(CHART, &more)
     }
 
     /// As [`Cluster::install`], without waiting.

@@ -30,8 +30,8 @@ fn values_that_cannot_apply_are_refused_with_a_reason() -> Result<()> {
         &["/global/ha/enabled", "got string, want boolean"],
     )?;
     check(
-        "global.scheduler.unfinished=yes",
-        &["/global/scheduler/unfinished", "got string, want boolean"],
+        "global.scheduler.enabled=yes",
+        &["/global/scheduler/enabled", "got string, want boolean"],
     )?;
     check(
         "dapr_operator.replicaCount=many",

@@ -30,9 +30,9 @@ fn numbers_may_be_in_quotes() -> Result<()> {
     };
     check(
         &helm,
-        "global: {ha: {enabled: true}, scheduler: {enabled: true, unfinished: true}}
+        "global: {ha: {enabled: true}, scheduler: {enabled: true}}
 dapr_sentry: {oidc: {enabled: true}}",
-        "global: {prometheus: {port: '9090'}, ha: {enabled: true, replicaCount: '3'}, scheduler: {enabled: true, unfinished: true}}
+        "global: {prometheus: {port: '9090'}, ha: {enabled: true, replicaCount: '3'}, scheduler: {enabled: true}}
 dapr_operator: {maxPodRestartsPerMinute: '20', ports: {port: '443', targetPort: '6500'}}
 dapr_sentry: {oidc: {enabled: true, server: {port: '9080'}}, ports: {port: '443', targetPort: '50001'}}
 dapr_placement:
@@ -72,10 +72,10 @@ fn lists_may_be_joined_already() -> Result<()> {
     };
     check(
         &helm,
-        "global: {scheduler: {enabled: true, unfinished: true}}
+        "global: {scheduler: {enabled: true}}
 dapr_sentry: {oidc: {enabled: true, allowedHosts: [a.example, b.example]}}
 dapr_scheduler: {etcdEmbed: false, etcdClientEndpoints: ['https://one:2379', 'https://two:2379']}",
-        "global: {scheduler: {enabled: true, unfinished: true}}
+        "global: {scheduler: {enabled: true}}
 dapr_sentry: {oidc: {enabled: true, allowedHosts: 'a.example,b.example'}}
 dapr_scheduler: {etcdEmbed: false, etcdClientEndpoints: 'https://one:2379,https://two:2379'}",
     )

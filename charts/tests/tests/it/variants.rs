@@ -46,10 +46,10 @@ dapr_sentry: {{tls: {{issuer: {{certPEM: {PEM:?}, keyPEM: {PEM:?}}}, root: {{cer
             "no_metrics_and_logs_as_json",
             "global: {prometheus: {enabled: false}, logAsJson: true}",
         ),
-        variant("scheduler", "global: {scheduler: {enabled: true, unfinished: true}, reminders: {serviceName: scheduler}}"),
+        variant("scheduler", "global: {scheduler: {enabled: true}, reminders: {serviceName: scheduler}}"),
         variant(
             "scheduler_in_memory",
-            "global: {scheduler: {enabled: true, unfinished: true}}
+            "global: {scheduler: {enabled: true}}
 dapr_scheduler: {cluster: {inMemoryStorage: true}, etcdEmbed: false, etcdClientEndpoints: [https://one:2379, https://two:2379], etcdClientUsername: dapr, overrideBroadcastHostPort: scheduler.example:443}",
         ),
         variant("no_actors", "global: {actors: {enabled: false}}"),

@@ -124,14 +124,14 @@ async fn high_availability_has_three_of_each() -> Result<()> {
     Ok(())
 }
 
-/// A platform team installs with the values file it has.
+/// A platform team installs with the values file it has, and what `docs/coming-from-upstream.md` tells it to change.
 #[tokio::test]
 async fn the_originals_values_install_a_control_plane_that_is_whole() -> Result<()> {
     let Some(cluster) = Cluster::take("the original's values").await? else {
         return Ok(());
     };
     cluster.uninstall().await?;
-    cluster.install_with(UPSTREAM_VALUES)?;
+    cluster.install_with(UPSTREAM_VALUES, &["global.scheduler.enabled=false"])?;
     let pods = ["pods", "--namespace", cluster.system()];
     let pods = cluster.get(&pods).await?["items"]
         .as_array()
