@@ -187,22 +187,11 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
-    use async_trait::async_trait;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::hub;
-    use crate::secrets::{Data, Error};
-    use crate::vault::Source;
-
-    struct NoSecrets;
-
-    #[async_trait]
-    impl Source for NoSecrets {
-        async fn fetch(&self, _: &str, name: &str) -> Result<Data, Error> {
-            Err(Error::NotFound(name.to_owned()))
-        }
-    }
+    use crate::vault::NoSecrets;
 
     /// A name and what is in it.
     type Known = (String, String);

@@ -141,6 +141,18 @@ impl Flight {
     }
 }
 
+/// There is none.
+#[cfg(test)]
+pub(crate) struct NoSecrets;
+
+#[cfg(test)]
+#[async_trait]
+impl Source for NoSecrets {
+    async fn fetch(&self, _: &str, name: &str) -> Result<Data, Error> {
+        Err(Error::NotFound(name.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -107,22 +107,11 @@ fn told<K: Kind>(subscription: Subscription<K>) -> Told {
 
 #[cfg(test)]
 mod tests {
-    use async_trait::async_trait;
     use dapr_crds::Component;
 
     use super::*;
     use crate::hub::Hub;
-    use crate::secrets::{Data, Error};
-    use crate::vault::{Source, Vault};
-
-    struct NoSecrets;
-
-    #[async_trait]
-    impl Source for NoSecrets {
-        async fn fetch(&self, _: &str, name: &str) -> Result<Data, Error> {
-            Err(Error::NotFound(name.to_owned()))
-        }
-    }
+    use crate::vault::{NoSecrets, Vault};
 
     #[test]
     fn a_silent_stream_is_small() {
