@@ -59,7 +59,9 @@ const FUNCTIONS: [(&str, Kind); 32] = [
     ("type", Kind::Type),
     ("uint", Kind::Uint),
 ];
-/// Those of them that only texts have.
+/// Numbers of all kinds can be compared, but not be added to each other.
+const NUMBERS: [Kind; 3] = [Kind::Double, Kind::Int, Kind::Uint];
+/// Functions that only texts have.
 const OF_TEXTS: [&str; 4] = ["contains", "endsWith", "matches", "startsWith"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,6 +208,12 @@ fn called<'a>(call: &'a CallExpr, bound: &mut Vec<&'a str>) -> Result<Kind, Stri
         .filter(|operand| *operand != Kind::Any);
     let known: Vec<Kind> = known.collect();
     let is_one = known.windows(2).all(|pair| pair[0] == pair[1]);
+    let are_numbers = fits(&NUMBERS);
+    // With a part that is not known, neither is the whole.
+    let made = match known.first() {
+        Some(kind) if known.len() == operands.len() => *kind,
+        _ => Kind::Any,
+    };
     match name {
         operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT => {
             if fits(&[Kind::Bool]) {
@@ -214,7 +222,7 @@ fn called<'a>(call: &'a CallExpr, bound: &mut Vec<&'a str>) -> Result<Kind, Stri
             misfit()
         }
         operators::EQUALS | operators::NOT_EQUALS => {
-            if is_one || known.contains(&Kind::Null) {
+            if is_one || are_numbers || known.contains(&Kind::Null) {
                 return Ok(Kind::Bool);
             }
             misfit()
@@ -233,14 +241,13 @@ fn called<'a>(call: &'a CallExpr, bound: &mut Vec<&'a str>) -> Result<Kind, Stri
                 Kind::Timestamp,
                 Kind::Uint,
             ];
-            if is_one && fits(&ORDERED) {
+            if are_numbers || (is_one && fits(&ORDERED)) {
                 return Ok(Kind::Bool);
             }
             misfit()
         }
         operators::ADD | operators::SUBSTRACT => {
             let of_time = fits(&[Kind::Timestamp, Kind::Duration]);
-            const NUMBERS: [Kind; 3] = [Kind::Double, Kind::Int, Kind::Uint];
             const ADDED: [Kind; 6] = [
                 Kind::Double,
                 Kind::Int,
@@ -258,13 +265,13 @@ fn called<'a>(call: &'a CallExpr, bound: &mut Vec<&'a str>) -> Result<Kind, Stri
                 return Ok(Kind::Any);
             }
             if is_one && fits(types) {
-                return Ok(known.first().copied().unwrap_or(Kind::Any));
+                return Ok(made);
             }
             misfit()
         }
         operators::MULTIPLY | operators::DIVIDE | operators::MODULO | operators::NEGATE => {
-            if is_one && fits(&[Kind::Double, Kind::Int, Kind::Uint]) {
-                return Ok(known.first().copied().unwrap_or(Kind::Any));
+            if is_one && are_numbers {
+                return Ok(made);
             }
             misfit()
         }
@@ -323,6 +330,7 @@ mod tests {
             "event.data.list.filter(i, i > 1).exists_one(j, j == 2)",
             "event['type'] == 'a' && event.data[0] == 1",
             "event.type.startsWith('a') && event.type.matches('^a+$') && 'abc'.contains('b')",
+            "event.data.n * 2 > 3.5 && event.data.n + 1 == 2.5 && 1 < 1.5",
             "size(event.type) + 1 == 2 && 'a' + 'b' == 'ab' && [1] + [2] == [1, 2]",
             "int(event.data.n) % 2 == 0 && -event.data.n < 0 && string(1) == '1'",
             "event.data.n == null || type(event.data.n) == int",
@@ -349,6 +357,7 @@ mod tests {
         check("1 == 'a'", &misfit("_==_", "int, string"));
         check("event < 1", &misfit("_<_", "map, int"));
         check("'a' - 'b' == ''", &misfit("_-_", "string, string"));
+        check("1 + 1.5 == 2.5", &misfit("_+_", "int, double"));
         check("-true", &misfit("-_", "bool"));
         check("1 in 'abc'", &misfit("@in", "int, string"));
         check("1 ? true : false", &misfit("_?_:_", "int, bool, bool"));
