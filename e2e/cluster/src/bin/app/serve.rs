@@ -13,11 +13,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Request, State};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use parking_lot::Mutex;
@@ -31,6 +35,8 @@ use crate::watch::{self, Wanted};
 
 /// Where the sidecar expects the application.
 const PORT: u16 = 8000;
+/// How long connections may still be used for one request each, when no more are accepted.
+const LEAVING: Duration = Duration::from_millis(500);
 /// Every so many calls of an unsteady key are answered.
 const STEADY: usize = 3;
 
@@ -82,16 +88,37 @@ pub(crate) async fn serve() -> Result<()> {
         .route("/load", post(start_load).get(sent).delete(stop_load))
         .route("/watch", post(start_watch).get(watched))
         .with_state(app);
+    let is_leaving = Arc::new(AtomicBool::new(false));
+    let routes = routes.layer(from_fn_with_state(Arc::clone(&is_leaving), last_answers));
     let listener = tokio::net::TcpListener::bind(("0.0.0.0", PORT)).await?;
     let mut ended = signal(SignalKind::terminate())?;
-    let told = async move {
+    let told = async {
         ended.recv().await;
         sleep(linger).await;
     };
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(told)
-        .await?;
+    tokio::select! {
+        served = axum::serve(listener, routes) => served?,
+        () = told => {}
+    }
+    // The listener is closed by now, connections are open. To close one that is idle would race with a request that is
+    // being sent on it, and no client may send a POST again that got no answer.
+    is_leaving.store(true, Ordering::Relaxed);
+    sleep(LEAVING).await;
     Ok(())
+}
+
+/// Answers, and closes connections once the application leaves.
+async fn last_answers(
+    State(is_leaving): State<Arc<AtomicBool>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if is_leaving.load(Ordering::Relaxed) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
 async fn unsteady(State(app): State<Shared>, Path(key): Path<String>) -> Result<String, Failed> {
