@@ -76,10 +76,17 @@ impl fmt::Display for Topic {
 }
 
 impl Route {
-    async fn deliver(&self, message: Message) {
+    async fn deliver(&self, request: PublishRequest) {
         // An error means that the subscription was closed meanwhile: then nobody waits for the message.
         let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else {
             return;
+        };
+        // A content type is not carried, and the topic is the one that was subscribed to, as with the original's.
+        let message = Message {
+            topic: self.topic.to_string(),
+            data: request.data,
+            content_type: None,
+            metadata: request.metadata,
         };
         drop(
             self.deliveries
@@ -107,18 +114,11 @@ impl PubSub for Bus {
             .filter(|route| route.topic.matches(&request.topic))
             .cloned()
             .collect();
-        // A content type is not carried, and the topic is the one that was subscribed to, as with the original's.
-        let message = |route: &Route| Message {
-            topic: route.topic.to_string(),
-            data: request.data.clone(),
-            content_type: None,
-            metadata: request.metadata.clone(),
-        };
         match routes.as_slice() {
             [] => {}
-            [route] => route.deliver(message(route)).await,
+            [route] => route.deliver(request).await,
             routes => {
-                let deliveries = routes.iter().map(|route| route.deliver(message(route)));
+                let deliveries = routes.iter().map(|route| route.deliver(request.clone()));
                 futures::future::join_all(deliveries).await;
             }
         }

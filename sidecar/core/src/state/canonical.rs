@@ -102,11 +102,7 @@ fn write_value(
             write_string(&text, out);
         }
         Some(b'-' | b'0'..=b'9') if numbers == Numbers::Floats => {
-            if raw.parse().is_ok_and(f64::is_infinite) {
-                let text = format!("cannot unmarshal number {raw} into Go value of type float64");
-                return Err(serde_json::Error::custom(text));
-            }
-            let float = as_float(raw);
+            let float = as_float(raw)?;
             out.extend_from_slice(float.as_deref().unwrap_or(raw).as_bytes());
         }
         _ => out.extend_from_slice(raw.as_bytes()),
@@ -159,13 +155,19 @@ fn write_array(
 }
 
 /// A JSON number as Go writes the 64-bit float it stands for; `None` where it stays as it is.
-fn as_float(raw: &str) -> Option<String> {
+fn as_float(raw: &str) -> Result<Option<String>, serde_json::Error> {
     /// Whole numbers of so many digits are floats, and spelled the same.
     const EXACT: usize = 15;
     if raw.len() <= EXACT && !raw.contains(['.', 'e', 'E']) {
-        return None;
+        return Ok(None);
     }
-    let float: f64 = raw.parse().ok()?;
+    let Ok(float) = raw.parse::<f64>() else {
+        return Ok(None);
+    };
+    if float.is_infinite() {
+        let text = format!("cannot unmarshal number {raw} into Go value of type float64");
+        return Err(serde_json::Error::custom(text));
+    }
     let size = float.abs();
     let written = if float != 0.0 && !(1e-6..1e21).contains(&size) {
         let written = format!("{float:e}");
@@ -177,7 +179,9 @@ fn as_float(raw: &str) -> Option<String> {
     } else {
         float.to_string()
     };
-    (decimal(raw)? == decimal(&written)?).then_some(written)
+    let digits = decimal(raw);
+    let is_same = digits.is_some() && digits == decimal(&written);
+    Ok(is_same.then_some(written))
 }
 
 /// Digits without zeros at either end, and the power of ten of the last of them. The sign is not part of it.
