@@ -14,7 +14,7 @@ use crate::stream::{self, Orders};
 use crate::term::Lead;
 
 const TIMEOUT: Duration = Duration::from_secs(8);
-const FEW: usize = 100;
+const FEW: u64 = 100;
 
 /// What one does from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ struct Board {
 }
 
 struct Crowd {
+    term: Arc<Term>,
     namespace: mpsc::Sender<Message>,
     board: Arc<Mutex<Board>>,
     sidecars: TaskTracker,
@@ -109,12 +110,22 @@ impl Crowd {
         };
         let metrics = Metrics::register(&prometheus::Registry::new()).expect("names are valid");
         let term = Term::start(settings, metrics, TaskTracker::new(), &Lead::alone());
+        Self::of(term, "n")
+    }
+
+    fn of(term: Arc<Term>, namespace: &str) -> Self {
         Self {
-            namespace: term.namespace("n"),
+            namespace: term.namespace(namespace),
+            term,
             board: Arc::default(),
             sidecars: TaskTracker::new(),
             last: 0,
         }
+    }
+
+    /// Another namespace of the same term.
+    fn beside(&self, namespace: &str) -> Self {
+        Self::of(Arc::clone(&self.term), namespace)
     }
 
     async fn join(&mut self, entity: &str) -> u64 {
@@ -214,4 +225,26 @@ async fn a_bystander_that_falls_silent_in_a_round_blocks_for_a_moment() {
     crowd.join("t0").await;
     assert!(crowd.settled(Some(silent)).await <= PATIENCE + LOOK);
     assert!(crowd.blocked() <= PATIENCE + LOOK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_hosts_are_all_silent_delays_no_other() {
+    let (mut slow, _) = Crowd::with(Mood::Silent, "s").await;
+    let mut board = slow.board.lock();
+    for number in 1..FEW {
+        board.moods.insert(number, Mood::Silent);
+    }
+    drop(board);
+    let fell_silent = Instant::now();
+    slow.join("t0").await;
+    let mut other = slow.beside("m");
+    while fell_silent.elapsed() < TIMEOUT / 2 {
+        other.join("t0").await;
+        let took = other.settled(None).await;
+        assert!(took <= LOOK, "{took:?}");
+        tokio::time::sleep(TIMEOUT / 40).await;
+    }
+    assert_eq!(other.blocked(), Duration::ZERO);
+    let waits = slow.board.lock().unlocked.get(&slow.last).is_none();
+    assert!(waits, "the slow one is in its round all the time");
 }
