@@ -13,22 +13,28 @@ pub(crate) mod kubernetes;
 const PUBLIC: &str = "public";
 /// Longest app id.
 const APP_ID_LIMIT: usize = 64;
+/// Longest trust domain, by the rules of SPIFFE.
+const TRUST_DOMAIN_LIMIT: usize = 255;
 
-/// Why a request is denied.
+/// Why a request is denied, in upstream's words where it has any.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Denied {
-    #[error("app ID must not be empty")]
+    #[error("invalid request: parameter app-id cannot be empty")]
     NoAppId,
-    #[error("app ID must not contain dots")]
+    #[error("invalid request: parameter app-id cannot contain dots")]
     Dotted,
-    #[error("app ID must be {APP_ID_LIMIT} characters or less")]
+    #[error("invalid request: app ID must be {APP_ID_LIMIT} characters or less")]
     TooLong,
-    #[error("CSR must not be empty")]
+    #[error("invalid request: CSR is required")]
     NoRequest,
-    #[error("namespace must not be empty")]
+    #[error("invalid request: namespace is required")]
     NoNamespace,
-    #[error("invalid trust domain {0:?}")]
-    TrustDomain(String),
+    #[error(
+        "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores"
+    )]
+    TrustDomain,
+    #[error("trust domain must be {TRUST_DOMAIN_LIMIT} characters or less")]
+    LongTrustDomain,
     #[error(transparent)]
     Token(#[from] jwks::Denied),
     #[error(transparent)]
@@ -161,18 +167,15 @@ fn common(request: &SignCertificateRequest) -> Result<TrustDomain, Denied> {
 
 /// Parses a trust domain; capital letters are refused, not lowered.
 pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, Denied> {
+    if text.len() > TRUST_DOMAIN_LIMIT {
+        return Err(Denied::LongTrustDomain);
+    }
+    let name = text.strip_prefix("spiffe://").unwrap_or(text);
+    let name = name.split('/').next().unwrap_or(name);
     TrustDomain::new(text)
         .ok()
-        .filter(|it| {
-            it.as_str()
-                == text
-                    .strip_prefix("spiffe://")
-                    .unwrap_or(text)
-                    .split('/')
-                    .next()
-                    .unwrap_or(text)
-        })
-        .ok_or_else(|| Denied::TrustDomain(text.to_owned()))
+        .filter(|it| it.as_str() == name)
+        .ok_or(Denied::TrustDomain)
 }
 
 #[cfg(test)]
@@ -198,6 +201,13 @@ mod tests {
 
     #[test]
     fn the_common_rules() {
+        const TRUST_DOMAIN_LETTERS: &str = "trust domain characters are limited to lowercase letters, numbers, dots, \
+             dashes, and underscores";
+        let long = "a".repeat(256);
+        check(
+            &request("orders", "default", &long, "x"),
+            Err("trust domain must be 255 characters or less"),
+        );
         check(&request("orders", "default", "", "x"), Ok("public"));
         check(
             &request("orders", "default", "example.org", "x"),
@@ -205,32 +215,32 @@ mod tests {
         );
         check(
             &request("", "default", "", "x"),
-            Err("app ID must not be empty"),
+            Err("invalid request: parameter app-id cannot be empty"),
         );
         check(
             &request("or.ders", "default", "", "x"),
-            Err("app ID must not contain dots"),
+            Err("invalid request: parameter app-id cannot contain dots"),
         );
         check(&request(&"a".repeat(64), "default", "", "x"), Ok("public"));
         check(
             &request(&"a".repeat(65), "default", "", "x"),
-            Err("app ID must be 64 characters or less"),
+            Err("invalid request: app ID must be 64 characters or less"),
         );
         check(
             &request("orders", "", "", "x"),
-            Err("namespace must not be empty"),
+            Err("invalid request: namespace is required"),
         );
         check(
             &request("orders", "default", "", ""),
-            Err("CSR must not be empty"),
+            Err("invalid request: CSR is required"),
         );
         check(
             &request("orders", "default", "a b", "x"),
-            Err("invalid trust domain \"a b\""),
+            Err(TRUST_DOMAIN_LETTERS),
         );
         check(
             &request("orders", "default", "Example.org", "x"),
-            Err("invalid trust domain \"Example.org\""),
+            Err(TRUST_DOMAIN_LETTERS),
         );
     }
 

@@ -8,16 +8,16 @@ use x509_parser::prelude::{FromDer as _, X509CertificationRequest};
 
 use crate::{der, signature};
 
-/// Why a signing request is refused.
+/// Why a signing request is refused. The texts begin with upstream's.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("no PEM block in the certificate signing request")]
+    #[error("invalid certificate signing request: no PEM block")]
     Pem,
-    #[error("unexpected PEM block {0:?} in the certificate signing request")]
+    #[error("invalid certificate signing request: unexpected PEM block {0:?}")]
     Block(String),
-    #[error("certificate signing request cannot be parsed")]
+    #[error("failed to parse certificate signing request")]
     Parse,
-    #[error("certificate signing request has an invalid signature")]
+    #[error("invalid signature")]
     Signature,
     #[error("public key of the certificate signing request is not supported")]
     Key,

@@ -53,34 +53,34 @@ async fn refusals_have_upstreams_codes() {
     check(
         |it| it.id.clear(),
         PermissionDenied,
-        "app ID must not be empty",
+        "invalid request: parameter app-id cannot be empty",
     )
     .await;
     check(
         |it| it.id = "a.b".to_owned(),
         PermissionDenied,
-        "app ID must not contain dots",
+        "invalid request: parameter app-id cannot contain dots",
     )
     .await;
     check(
         |it| it.namespace.clear(),
         PermissionDenied,
-        "namespace must not be empty",
+        "invalid request: namespace is required",
     )
     .await;
     check(
         |it| it.certificate_signing_request.clear(),
         PermissionDenied,
-        "CSR must not be empty",
+        "invalid request: CSR is required",
     )
     .await;
     check(
         |it| it.trust_domain = "A".to_owned(),
         PermissionDenied,
-        "invalid trust domain \"A\"",
+        "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores",
     )
     .await;
-    let no_pem = "no PEM block in the certificate signing request";
+    let no_pem = "invalid certificate signing request: no PEM block";
     check(
         |it| it.certificate_signing_request = "text".into(),
         InvalidArgument,
