@@ -114,9 +114,9 @@ pub fn check_name(kind: &str, name: &str) -> Result<(), String> {
 
 fn read_piece(file: &str, piece: &Piece<'_>) -> Option<Document> {
     let place = Place { file, piece };
-    let mut value = match yaml::parse(piece) {
-        Ok(Value::Null) => return None,
-        Ok(value) => value,
+    let (mut value, twice) = match yaml::parse_last_wins(piece) {
+        Ok((Value::Null, _)) => return None,
+        Ok(read) => read,
         Err(message) => {
             return Some(place.document(
                 Err(place.error(None, "", Reason::Syntax(message))),
@@ -125,8 +125,19 @@ fn read_piece(file: &str, piece: &Piece<'_>) -> Option<Document> {
         }
     };
     let mut warnings = Vec::new();
+    warnings.extend(twice.map(|message| twofold(&message)));
     let result = decode_document(&place, &mut value, &mut warnings);
     Some(place.document(result, warnings))
+}
+
+/// What is told of a field that stands there twice, in the parser's words as far as they name field and line.
+fn twofold(message: &str) -> Warning {
+    let message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+    Warning::new(
+        "a field stands there twice",
+        WarningKind::Twice,
+        format!("{message}; the last one counts here, remove the other"),
+    )
 }
 
 fn decode_document(

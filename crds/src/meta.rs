@@ -1,5 +1,7 @@
 //! What all kinds share at the top of an object: group, version, kind, metadata and scopes.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -147,6 +149,19 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// As [`or_default`] for a map whose values may be `null` as well: in Go a name with nothing behind it is an entry.
+pub(crate) fn or_default_values<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    let entries: BTreeMap<String, Option<T>> = or_default(deserializer)?;
+    let entries = entries.into_iter();
+    Ok(entries
+        .map(|(name, value)| (name, value.unwrap_or_default()))
+        .collect())
 }
 
 pub(crate) fn is_false(value: &bool) -> bool {

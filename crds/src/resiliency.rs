@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use crate::meta::{V1Alpha1, or_default, resource};
+use crate::meta::{V1Alpha1, or_default, or_default_values, resource};
 use crate::schema::{Schema, integer, map, object, text};
 use crate::value::scopes_schema;
 
@@ -50,19 +50,19 @@ pub struct ResiliencySpec {
 pub struct Policies {
     /// Go durations, or milliseconds without a unit.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub timeouts: BTreeMap<String, String>,
     /// Retries by name.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub retries: BTreeMap<String, Retry>,
     /// Circuit breakers by name.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub circuit_breakers: BTreeMap<String, CircuitBreaker>,
@@ -150,19 +150,19 @@ pub struct CircuitBreaker {
 pub struct Targets {
     /// By app id, URL or HTTPEndpoint name.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub apps: BTreeMap<String, AppTarget>,
     /// By actor type.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub actors: BTreeMap<String, ActorTarget>,
     /// By component name.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub components: BTreeMap<String, ComponentTarget>,
@@ -318,7 +318,21 @@ fn targets_schema() -> Schema {
 mod tests {
     use serde_json::json;
 
-    use super::{ComponentTarget, Resiliency};
+    use super::{ComponentTarget, Resiliency, ResiliencySpec};
+
+    #[test]
+    fn names_with_nothing_behind_them_are_entries() {
+        let spec: ResiliencySpec = serde_json::from_value(json!({
+            "policies": {"timeouts": {"t": null}, "retries": {"r": null}, "circuitBreakers": {"c": null}},
+            "targets": {"apps": {"a": null}, "actors": {"b": null}, "components": {"c": null}},
+        }))
+        .expect("read");
+        let (policies, targets) = (spec.policies, spec.targets);
+        assert_eq!(policies.timeouts["t"], "");
+        assert_eq!(policies.retries.len() + policies.circuit_breakers.len(), 2);
+        assert_eq!(targets.apps.len() + targets.actors.len(), 2);
+        assert_eq!(targets.components["c"], ComponentTarget::default());
+    }
 
     #[test]
     fn empty_fields_are_written_as_upstream_writes_them() {

@@ -111,6 +111,11 @@ struct Signals {
 
 impl Signals {
     fn install() -> io::Result<Self> {
+        // They mean nothing to a Go program, and must not end one that stands in for it: once listened for, a signal
+        // keeps its handler.
+        for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(signal(kind)?);
+        }
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

@@ -122,6 +122,8 @@ pub enum WarningKind {
     OtherCase,
     /// A number or boolean was read as text.
     ReadAsText,
+    /// A field stands there twice, and the last one was read.
+    Twice,
     /// The document is of another kind than the one it is read as.
     OtherKind,
     /// It works here, but an API server would refuse the object.

@@ -351,3 +351,17 @@ proptest! {
         read("deep.yaml", &"a:\n ".repeat(depth));
     }
 }
+
+#[test]
+fn of_two_fields_the_last_counts_and_is_told() {
+    let text = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: a, name: b}\nspec: {type: t, version: v1, metadata: []}\n";
+    assert_eq!(one(text).result.unwrap().name(), "b");
+    let [told] = &warnings(text)[..] else {
+        panic!("{:?}", warnings(text))
+    };
+    assert!(
+        told.starts_with("a field stands there twice: ") && told.contains("line 3"),
+        "{told}"
+    );
+    assert!(!told.contains("Policy"), "no word of the parser's: {told}");
+}

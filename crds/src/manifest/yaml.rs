@@ -1,15 +1,34 @@
 //! YAML 1.1, the dialect upstream reads: `yes` is true, `010` is eight, `<<` merges.
 
 use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
 
 use super::Piece;
 
 /// Reads one document as JSON. The error names line and column of the file.
 pub(super) fn parse(piece: &Piece<'_>) -> Result<Value, String> {
+    parse_with(piece, DuplicateKeyPolicy::Error)
+}
+
+/// Reads one document as JSON. Of fields that stand twice the last one counts, as upstream has it for everything but a
+/// Configuration; what is wrong with that comes as a text.
+pub(super) fn parse_last_wins(piece: &Piece<'_>) -> Result<(Value, Option<String>), String> {
+    let strict = match parse(piece) {
+        Ok(value) => return Ok((value, None)),
+        Err(message) => message,
+    };
+    match parse_with(piece, DuplicateKeyPolicy::LastWins) {
+        Ok(value) => Ok((value, Some(strict))),
+        Err(_) => Err(strict),
+    }
+}
+
+fn parse_with(piece: &Piece<'_>, duplicate_keys: DuplicateKeyPolicy) -> Result<Value, String> {
     if piece.text.trim().is_empty() {
         return Ok(Value::Null);
     }
     let options = serde_saphyr::options! {
+        duplicate_keys: duplicate_keys,
         legacy_octal_numbers: true,
         with_snippet: false,
     };
@@ -22,7 +41,7 @@ pub(super) fn parse(piece: &Piece<'_>) -> Result<Value, String> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::parse;
+    use super::{parse, parse_last_wins};
     use crate::manifest::Piece;
 
     fn read(text: &str) -> Result<Value, String> {
@@ -78,5 +97,22 @@ mod tests {
             "{twice}"
         );
         assert!(!twice.contains('\n'), "one line for the log: {twice}");
+    }
+
+    #[test]
+    fn the_last_of_two_fields_counts() {
+        let read = |text| {
+            parse_last_wins(&Piece {
+                index: 1,
+                line: 1,
+                text,
+            })
+        };
+        let (value, oddity) = read("a: {b: 1, c: 2}\na: {b: 3, b: 4}").expect("read");
+        assert_eq!(value, json!({"a": {"b": 4}}));
+        let oddity = oddity.expect("told").to_lowercase();
+        assert!(oddity.contains("duplicate"), "{oddity}");
+        assert_eq!(read("a: 1"), Ok((json!({"a": 1}), None)));
+        assert!(read("a: 1\na: [").is_err());
     }
 }
