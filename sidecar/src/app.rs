@@ -86,7 +86,10 @@ pub async fn run(args: Args, environment: Environment, shutdown: Shutdown) -> an
     };
     loop {
         match run::run(process.clone()).await.map_err(named)? {
-            End::Stop => return Ok(()),
+            End::Stop => {
+                tracing::info!(target: "dapr.runtime", "Daprd shutdown gracefully");
+                return Ok(());
+            }
             End::Restart => {}
         }
     }

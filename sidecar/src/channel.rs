@@ -8,6 +8,7 @@ pub mod external;
 mod failure;
 pub mod grpc;
 pub mod http;
+mod length;
 mod outcome;
 mod path;
 mod permits;

@@ -410,9 +410,11 @@ fn is_allowed(component: &Component, denied: &[String]) -> bool {
     let full = format!("{kind}/{version}");
     let is_denied = kind.is_empty()
         || version.is_empty()
-        || denied
-            .iter()
-            .any(|entry| entry.eq_ignore_ascii_case(kind) || entry.eq_ignore_ascii_case(&full));
+        || denied.iter().any(|entry| {
+            // `type/` names no version, and means all of them.
+            let whole = entry.strip_suffix('/').unwrap_or(entry);
+            whole.eq_ignore_ascii_case(kind) || entry.eq_ignore_ascii_case(&full)
+        });
     if is_denied {
         let name = component.metadata.name.as_deref().unwrap_or_default();
         let log_name = component.log_name();
@@ -488,6 +490,9 @@ mod tests {
         check("state.redis", "v1", &["state.redis"], false);
         check("state.redis", "v2", &["state.redis/v1"], true);
         check("state.redis", "v1", &["state.redis/v1"], false);
+        check("state.redis", "v1", &["state.redis/"], false);
+        check("state.redis", "v2", &["state.redis/"], false);
+        check("state.redis", "v1", &["state/"], true);
         check("state.redis", "", &["pubsub.redis"], false);
     }
 

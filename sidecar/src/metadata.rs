@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dapr_sidecar_core::actors::{Actors, Phase, RuntimeStatus};
 use dapr_sidecar_core::metadata::{AppConnection, AppHealth, Component, Metadata, Snapshot};
-use dapr_sidecar_core::pubsub::PubSubs;
+use dapr_sidecar_core::pubsub::{PubSubs, Source, Subscription, merge};
 use parking_lot::RwLock;
 
 use crate::loader::Resources;
@@ -22,6 +22,8 @@ pub struct Listed {
     pub http_endpoints: ArcSwap<Vec<String>>,
     /// Resiliency resources.
     pub resiliencies: ArcSwap<Vec<String>>,
+    /// Subscriptions of resources.
+    pub subscriptions: ArcSwap<Vec<Subscription>>,
 }
 
 impl Listed {
@@ -32,6 +34,8 @@ impl Listed {
         self.http_endpoints.store(Arc::new(endpoints.collect()));
         let resiliencies = resources.resiliencies.iter().map(|it| it.name.clone());
         self.resiliencies.store(Arc::new(resiliencies.collect()));
+        self.subscriptions
+            .store(Arc::new(resources.subscriptions.clone()));
     }
 }
 
@@ -73,7 +77,10 @@ impl Metadata for MetadataStore {
             enabled_features: self.features.clone(),
             components: Vec::clone(&self.components.load()),
             extended,
-            subscriptions: self.pubsubs.subscriptions(),
+            subscriptions: with_declared(
+                self.pubsubs.subscriptions(),
+                &self.listed.subscriptions.load(),
+            ),
             http_endpoints: Vec::clone(&self.listed.http_endpoints.load()),
             resiliencies: Vec::clone(&self.listed.resiliencies.load()),
             app: self.app.clone(),
@@ -86,6 +93,20 @@ impl Metadata for MetadataStore {
             self.extended.write().insert(key, value);
         }
     }
+}
+
+/// What runs, and what resources declare besides: that is listed before there is an application that takes it.
+fn with_declared(running: Vec<Subscription>, declared: &[Subscription]) -> Vec<Subscription> {
+    let is_running = |subscription: &&Subscription| {
+        running.iter().any(|other| {
+            other.source != Source::Streaming
+                && other.pubsub_name == subscription.pubsub_name
+                && other.topic == subscription.topic
+        })
+    };
+    let waiting = declared.iter().filter(|it| !is_running(it));
+    let waiting = merge(waiting.cloned().collect());
+    running.into_iter().chain(waiting).collect()
 }
 
 /// Without placement nothing is hosted, whatever the application says it could host.
@@ -122,6 +143,31 @@ pub fn app_connection(app: &App) -> AppConnection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn declared_subscriptions_are_listed_before_they_run() {
+        let subscription = |topic: &str, source: Source| Subscription {
+            pubsub_name: "bus".to_owned(),
+            topic: topic.to_owned(),
+            rules: Vec::new(),
+            dead_letter_topic: None,
+            metadata: BTreeMap::new(),
+            bulk: None,
+            source,
+        };
+        let declared = [
+            subscription("a", Source::Declarative),
+            subscription("b", Source::Declarative),
+        ];
+        assert_eq!(with_declared(Vec::new(), &declared), declared);
+        let running = vec![
+            subscription("a", Source::Programmatic),
+            subscription("b", Source::Streaming),
+        ];
+        let mut expected = running.clone();
+        expected.push(subscription("b", Source::Declarative));
+        assert_eq!(with_declared(running, &declared), expected);
+    }
 
     #[test]
     fn without_placement_no_hosted_types_are_listed() {

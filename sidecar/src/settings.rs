@@ -1,6 +1,6 @@
 //! The checked settings of a sidecar: what the flags and the environment mean.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::args::{AppArgs, AppHealthArgs, Args, ControlPlaneArgs, LimitArgs};
 const DEFAULT_MAX_BODY: usize = 4 << 20;
 /// Largest request header unless a flag says otherwise: 4 KiB.
 const DEFAULT_READ_BUFFER: usize = 4 << 10;
+/// What a size of zero stands for: Go's own limit of a header.
+const LARGEST_READ_BUFFER: usize = 1 << 20;
 /// Ports in a cluster unless a flag says otherwise: all sidecars share the internal one, probes go to the public one.
 const CLUSTER_INTERNAL_PORT: u16 = 50002;
 const CLUSTER_PUBLIC_PORT: u16 = 3501;
@@ -326,7 +328,10 @@ impl Limits {
         .unwrap_or(DEFAULT_READ_BUFFER);
         Ok(Self {
             max_body: (max_body > 0).then_some(max_body),
-            read_buffer,
+            read_buffer: match read_buffer {
+                0 => LARGEST_READ_BUFFER,
+                bytes => bytes,
+            },
         })
     }
 }
@@ -420,9 +425,14 @@ fn app(args: &AppArgs, health: &AppHealthArgs, environment: &Environment) -> Res
     Ok(App {
         port: optional_port("app-port", &args.app_port)?,
         protocol,
-        address: match args.app_channel_address.parse::<Ipv6Addr>() {
-            Ok(address) => format!("[{address}]"),
-            Err(_) => args.app_channel_address.clone(),
+        address: match (
+            args.app_channel_address.parse::<Ipv6Addr>(),
+            args.app_channel_address.as_str(),
+        ) {
+            (Ok(address), _) => format!("[{address}]"),
+            // A variable nobody has set: upstream dials this host.
+            (Err(_), "") => Ipv4Addr::LOCALHOST.to_string(),
+            (Err(_), name) => name.to_owned(),
         },
         max_concurrency: usize::try_from(args.app_max_concurrency).unwrap_or(0),
         load_config,
@@ -607,11 +617,12 @@ mod tests {
     #[test]
     fn an_ipv6_application_stands_in_brackets() {
         let check = |given: &str, expected: &str| {
-            let flags = format!("--app-id a --app-channel-address {given}");
+            let flags = format!("--app-id a --app-channel-address={given}");
             let settings = settings(&flags, &[]).expect("valid");
             assert_eq!(settings.app.address, expected);
         };
         check("::1", "[::1]");
+        check("", "127.0.0.1");
         check("[::1]", "[::1]");
         check("10.0.0.1", "10.0.0.1");
         check("app.local", "app.local");
@@ -649,6 +660,14 @@ mod tests {
         assert_eq!(settings.app.port, None);
         assert_eq!(settings.identity_namespace(), "default");
         assert!(!settings.mtls);
+    }
+
+    #[test]
+    fn a_read_buffer_of_zero_is_a_large_one() {
+        for flag in ["--read-buffer-size", "--dapr-http-read-buffer-size"] {
+            let settings = settings(&format!("--app-id a {flag} 0"), &[]).expect("valid");
+            assert_eq!(settings.read_buffer_size, 1 << 20, "{flag}");
+        }
     }
 
     #[test]

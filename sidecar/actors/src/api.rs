@@ -28,10 +28,9 @@ impl Shared {
         }
     }
 
-    /// What reminders ask for: open to applications, with clean names, of a hosted type.
-    async fn reminder(&self, actor_type: &str, actor_id: &str, name: &str) -> Result<(), Error> {
+    /// What reminders ask for: open to applications, of a hosted type.
+    async fn reminder(&self, actor_type: &str) -> Result<(), Error> {
         self.own(actor_type).await?;
-        named(actor_type, actor_id, name)?;
         if self.hosts().get(actor_type).is_none() || self.hosts().is_suspended() {
             return Err(Error::ReminderNonHosted);
         }
@@ -163,7 +162,9 @@ impl Actors for Runtime {
             name,
             ..
         } = &reminder;
-        self.shared.reminder(actor_type, actor_id, name).await?;
+        self.shared.own(actor_type).await?;
+        named(actor_type, actor_id, name)?;
+        self.shared.reminder(actor_type).await?;
         let name = name.clone();
         let result = self.shared.settings.reminders.create(reminder).await;
         result.map_err(|error| match error {
@@ -180,7 +181,7 @@ impl Actors for Runtime {
         actor_id: &str,
         name: &str,
     ) -> Result<Reminder, Error> {
-        self.shared.reminder(actor_type, actor_id, name).await?;
+        self.shared.reminder(actor_type).await?;
         let result = self
             .shared
             .settings
@@ -201,7 +202,7 @@ impl Actors for Runtime {
         actor_id: &str,
         name: &str,
     ) -> Result<(), Error> {
-        self.shared.reminder(actor_type, actor_id, name).await?;
+        self.shared.reminder(actor_type).await?;
         let result = self
             .shared
             .settings

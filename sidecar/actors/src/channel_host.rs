@@ -131,11 +131,11 @@ impl AppHost for ChannelHost {
         let mut reply = self
             .send(Method::PUT, &path, &call.query, headers, call.body.clone())
             .await?;
-        // An error of the actor is an answer: the caller gets it whole.
+        check(&path, &reply)?;
+        // An error of the actor is an answer: the caller gets it whole. With another status the status counts.
         if reply.headers.contains_key(ERROR_HEADER) {
             return Ok(reply);
         }
-        check(&path, &reply)?;
         if is_cancelled(&reply.headers) {
             return Err(Error::Cancelled);
         }

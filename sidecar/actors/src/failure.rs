@@ -75,7 +75,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether another attempt can succeed; errors of the application never are.
+    /// Whether the built-in retries make another attempt; errors of the application are final to them.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::NoAddress { .. }
@@ -83,12 +83,12 @@ impl Failure {
             | Self::Suspended
             | Self::NotRegistered
             | Self::Closed(_)
-            | Self::Disseminating
-            | Self::Timeout => true,
+            | Self::Disseminating => true,
             Self::Remote { status, .. } => is_retriable(status),
             Self::Halted
             | Self::Moved
             | Self::StackDepth
+            | Self::Timeout
             | Self::Policy(_)
             | Self::App(_)
             | Self::Exhausted { .. } => false,
@@ -148,12 +148,22 @@ fn is_too_deep(status: &Status) -> bool {
     status.code == Code::ResourceExhausted && status.message == Failure::StackDepth.to_string()
 }
 
+/// The user's retries repeat errors of the application, too, but for a method that does not exist.
 impl Classify for Failure {
     fn class(&self) -> Class {
-        if self.is_retriable() {
-            Class::Uncoded
-        } else {
+        let is_final = match self {
+            Self::App(error) => matches!(
+                error,
+                app_host::Error::NotFound(_) | app_host::Error::Cancelled
+            ),
+            Self::Remote { status, .. } => is_too_deep(status),
+            Self::Timeout | Self::Exhausted { .. } => false,
+            other => !other.is_retriable(),
+        };
+        if is_final {
             Class::Permanent
+        } else {
+            Class::Uncoded
         }
     }
 }

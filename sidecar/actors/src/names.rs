@@ -3,7 +3,7 @@
 use dapr_sidecar_core::actors::Error;
 use dapr_sidecar_core::invoke::method::quote;
 
-/// What a name is the name of; the word stands in the error.
+/// What a name is the name of; the words stand in the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     ActorType,
@@ -14,10 +14,10 @@ pub(crate) enum What {
 }
 
 impl What {
-    fn word(self) -> &'static str {
+    fn words(self) -> &'static str {
         match self {
-            Self::ActorType => "actor type",
-            Self::ActorId => "actor id",
+            Self::ActorType => "invalid actorType: name",
+            Self::ActorId => "invalid actorId: name",
             Self::Method => "method",
             Self::Name => "name",
         }
@@ -26,11 +26,11 @@ impl What {
 
 /// Refuses `# ? / \`, control characters, `.` and `..`; an empty name passes.
 pub(crate) fn check(what: What, name: &str) -> Result<(), Error> {
-    refuse(what, name, |c| c == '/' || is_forbidden(c))
+    refuse(what, name, |c| matches!(c, '/' | '\\') || is_forbidden(c))
 }
 
-/// Checks a method and resolves dot segments, so that it cannot leave the path of its actor. A slash is
-/// allowed: it can only come from an escaped one.
+/// Checks a method and resolves dot segments, so that it cannot leave the path of its actor. Slashes of both
+/// kinds are allowed: the one can only come from an escaped one, the other is escaped for the application.
 pub(crate) fn method(name: String) -> Result<String, Error> {
     refuse(What::Method, &name, is_forbidden)?;
     if !name.split('/').any(is_dots) {
@@ -51,22 +51,23 @@ pub(crate) fn method(name: String) -> Result<String, Error> {
 
 fn refuse(what: What, name: &str, forbidden: impl Fn(char) -> bool) -> Result<(), Error> {
     if is_dots(name) {
-        let text = format!("{} must not be {}", what.word(), quote(name));
+        let (words, name) = (what.words(), quote(name));
+        let text = format!("{words} is a path traversal sequence: {name}");
         return Err(Error::BadRequest(text));
     }
-    if name.chars().any(forbidden) {
-        let text = format!(
-            "{} contains forbidden character: {}",
-            what.word(),
-            quote(name)
-        );
-        return Err(Error::BadRequest(text));
-    }
-    Ok(())
+    let text = if name.contains(forbidden) {
+        "contains forbidden character".to_owned()
+    } else if let Some(place) = name.find(char::is_control) {
+        format!("contains control character at position {place}")
+    } else {
+        return Ok(());
+    };
+    let (words, name) = (what.words(), quote(name));
+    Err(Error::BadRequest(format!("{words} {text}: {name}")))
 }
 
 fn is_forbidden(c: char) -> bool {
-    matches!(c, '#' | '?' | '\\') || c.is_control()
+    matches!(c, '#' | '?' | '\0')
 }
 
 fn is_dots(segment: &str) -> bool {
@@ -97,6 +98,31 @@ mod tests {
         };
         refused("a#b", r#""a#b""#);
         refused("a\0\u{1}\n\u{7f}b", r#""a\x00\x01\n\x7fb""#);
+        let texts = |what, name: &str, expected: &str| {
+            let text = format!("invalid request: {expected}");
+            let result = super::check(what, name).map_err(|error| error.to_string());
+            assert_eq!(result, Err(text));
+        };
+        texts(
+            What::ActorId,
+            "a/b",
+            r#"invalid actorId: name contains forbidden character: "a/b""#,
+        );
+        texts(
+            What::ActorType,
+            "T?",
+            r#"invalid actorType: name contains forbidden character: "T?""#,
+        );
+        texts(
+            What::ActorId,
+            "a\nb",
+            r#"invalid actorId: name contains control character at position 1: "a\nb""#,
+        );
+        texts(
+            What::Name,
+            "..",
+            r#"name is a path traversal sequence: "..""#,
+        );
         refused("ü\u{85}\\", r#""ü\u0085\\""#);
     }
 
@@ -116,6 +142,7 @@ mod tests {
         check("./x", Some("x"));
         check("..", None);
         check("a?b", None);
+        check("a\\b", Some("a\\b"));
     }
 
     proptest! {

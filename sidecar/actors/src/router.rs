@@ -4,10 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dapr_sidecar_core::actors::{Call, REENTRANCY_HEADER, REMOTE_HEADER, Reply};
+use dapr_sidecar_core::actors::{Call, ERROR_HEADER, REENTRANCY_HEADER, REMOTE_HEADER, Reply};
 use dapr_sidecar_core::app::Reentrancy;
 use dapr_sidecar_core::peer::{Peers, ReminderCall, Target};
-use dapr_sidecar_core::resiliency::{self as policies, Resiliency};
+use dapr_sidecar_core::resiliency::{self as policies, Class, Classify, Failed, Resiliency};
 use dapr_sidecar_core::rpc::{Code, Status};
 use http::HeaderValue;
 use uuid::Uuid;
@@ -33,6 +33,21 @@ enum Place {
     Remote(Host),
 }
 
+/// What is no success to policies: an answer that is marked as the actor's error goes to the caller all the same.
+enum Bad {
+    Reply(Reply),
+    Failure(Failure),
+}
+
+impl Classify for Bad {
+    fn class(&self) -> Class {
+        match self {
+            Self::Reply(_) => Class::Uncoded,
+            Self::Failure(failure) => failure.class(),
+        }
+    }
+}
+
 /// How a call takes its turn.
 #[derive(Debug, Clone, Copy)]
 enum Entry<'a> {
@@ -55,18 +70,37 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Calls a method under the user's policies or the built-in retries.
+    /// Calls a method under the user's policies. A target for the type replaces the built-in retries, default
+    /// policies stand around them.
     pub(crate) async fn invoke(&self, call: &Call) -> Result<Reply, Failure> {
+        let has_target = self.resiliency.has_actor_target(&call.actor_type);
+        let attempt = || async {
+            if has_target {
+                self.invoke_once(call).await
+            } else {
+                retry(|| self.invoke_once(call)).await
+            }
+        };
         let policy = self.resiliency.policy(policies::Target::ActorPreLock {
             actor_type: &call.actor_type,
             actor_id: &call.actor_id,
         });
-        match policy {
-            Some(policy) => {
-                let result = policy.run(|| self.invoke_once(call)).await;
-                result.map_err(under_policy)
+        let Some(policy) = policy else {
+            return attempt().await;
+        };
+        let result = policy.run(|| async {
+            match attempt().await {
+                Ok(reply) if reply.headers.contains_key(ERROR_HEADER) => Err(Bad::Reply(reply)),
+                Ok(reply) => Ok(reply),
+                Err(failure) => Err(Bad::Failure(failure)),
             }
-            None => retry(|| self.invoke_once(call)).await,
+        });
+        match result.await {
+            Err(Failed::Operation(Bad::Reply(reply))) => Ok(reply),
+            Err(Failed::Operation(Bad::Failure(failure))) => Err(failure),
+            Err(Failed::Timeout) => Err(Failure::Timeout),
+            Err(Failed::Rejected(rejected)) => Err(Failure::Policy(rejected.to_string())),
+            Ok(reply) => Ok(reply),
         }
     }
 

@@ -22,11 +22,11 @@ pub enum Error {
     #[error("error parsing timer TTL: {0}")]
     Ttl(TimeError),
     /// The period is no duration.
-    #[error("invalid timer period: parse error: {0}")]
-    Period(TimeError),
+    #[error("invalid timer period: parse error: unsupported duration format: {0}")]
+    Period(String),
     /// `R0/…`
-    #[error("timer {0} has zero repetitions")]
-    ZeroRepetitions(String),
+    #[error("invalid timer period: has zero repetitions")]
+    ZeroRepetitions,
     /// The time to live ends before the timer could fire.
     #[error("timer {key} has already expired: dueTime: {due_time} TTL: {ttl}")]
     Expired {
@@ -121,17 +121,17 @@ impl Schedule {
         let interval = if period.is_empty() {
             None
         } else {
-            Some(interval(period).map_err(Error::Period)?)
+            Some(interval(period).ok_or_else(|| Error::Period(period.to_owned()))?)
         };
         if interval.is_some_and(|interval| interval.repeats == Some(0)) {
-            return Err(Error::ZeroRepetitions(key.to_owned()));
+            return Err(Error::ZeroRepetitions);
         }
         let expires = if ttl.is_empty() {
             None
         } else {
             Some(time(ttl, due).map_err(Error::Ttl)?)
         };
-        if let Some(ttl) = expires.filter(|ttl| *ttl <= now || *ttl <= due) {
+        if let Some(ttl) = expires.filter(|ttl| *ttl < now || *ttl < due) {
             return Err(Error::Expired {
                 key: key.to_owned(),
                 due_time: due,
@@ -156,14 +156,16 @@ impl Schedule {
         self.expires
     }
 
+    /// Whether its life ends before the first fire: a time to live of zero is taken, and nothing ever fires.
+    pub fn is_over(&self) -> bool {
+        self.expires.is_some_and(|expires| self.due >= expires)
+    }
+
     /// The schedule after a fire: one period after the due time, not after the present. `None` at the end.
     pub fn advance(mut self, now: Timestamp) -> Option<Self> {
         self.step()?;
         self.skip(now)?;
-        if self.expires.is_some_and(|expires| self.due >= expires) {
-            return None;
-        }
-        Some(self)
+        (!self.is_over()).then_some(self)
     }
 
     fn step(&mut self) -> Option<()> {
@@ -221,24 +223,23 @@ fn time(text: &str, base: Timestamp) -> Result<Timestamp, TimeError> {
     if let Some(time) = rfc3339(text) {
         return Ok(time);
     }
-    let interval = interval(text)?;
+    let unsupported = || TimeError::Unsupported(text.to_owned());
+    let interval = interval(text).ok_or_else(unsupported)?;
     if interval.repeats.is_some() {
         return Err(TimeError::Repetitions);
     }
-    interval
-        .after(base)
-        .ok_or_else(|| TimeError::Unsupported(text.to_owned()))
+    interval.after(base).ok_or_else(unsupported)
 }
 
 /// A duration: Go's notation or ISO 8601, the latter with repetitions before it.
-fn interval(text: &str) -> Result<Interval, TimeError> {
+fn interval(text: &str) -> Option<Interval> {
     if let Ok(parsed) = duration::parse(text) {
-        return Ok(Interval {
+        return Some(Interval {
             clock: signed(parsed),
             ..Interval::default()
         });
     }
-    iso(text).ok_or_else(|| TimeError::Unsupported(text.to_owned()))
+    iso(text)
 }
 
 fn signed(parsed: duration::Signed) -> SignedDuration {
@@ -257,27 +258,34 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
     let is_shaped = bytes.len() >= 20
         && shape.iter().all(|(place, byte)| bytes[*place] == *byte)
         && !bytes.contains(&b'[');
-    is_shaped.then(|| text.parse().ok()).flatten()
+    if !is_shaped {
+        return None;
+    }
+    text.parse().ok().or_else(|| last_day(text))
 }
 
-/// `R<n>/P<y>Y<m>M<w>W<d>DT<h>H<m>M<s>S`; units in this order, no fractions.
+/// The library's calendar ends hours before the last moment people write for "never".
+fn last_day(text: &str) -> Option<Timestamp> {
+    let rest = text.strip_prefix("9999-12-3")?;
+    let is_time = format!("9998-12-3{rest}").parse::<Timestamp>().is_ok();
+    is_time.then_some(Timestamp::MAX)
+}
+
+/// `R<n>/P<y>Y<m>M<w>W<d>DT<h>H<m>M<s>S`; no fractions. Upstream takes repetitions alone (one fire), any order of
+/// the units and their sum, and nothing behind the `T`.
 fn iso(text: &str) -> Option<Interval> {
     let mut interval = Interval::default();
     let mut rest = text;
     if let Some(after) = rest.strip_prefix('R') {
-        let (count, tail) = after.split_once('/')?;
+        let (count, tail) = after.split_once('/').unwrap_or((after, ""));
         interval.repeats = Some(digits(count)?);
+        if tail.is_empty() {
+            return Some(interval);
+        }
         rest = tail;
     }
-    let rest = rest.strip_prefix('P')?;
-    let (date, clock) = match rest.split_once('T') {
-        Some((_, "")) => return None,
-        Some((date, clock)) => (date, clock),
-        None => (rest, ""),
-    };
-    if date.is_empty() && clock.is_empty() {
-        return None;
-    }
+    let rest = rest.strip_prefix('P').filter(|rest| !rest.is_empty())?;
+    let (date, clock) = rest.split_once('T').unwrap_or((rest, ""));
     let [years, months, weeks, days] = units(date, ['Y', 'M', 'W', 'D'])?;
     let [hours, minutes, seconds] = units(clock, ['H', 'M', 'S'])?;
     interval.years = years;
@@ -288,20 +296,19 @@ fn iso(text: &str) -> Option<Interval> {
     Some(interval)
 }
 
-/// The numbers before these units, each optional, in this order.
+/// The sums of the numbers before these units.
 fn units<const N: usize>(text: &str, names: [char; N]) -> Option<[u32; N]> {
-    let mut values = [0; N];
+    let mut values = [0u32; N];
     let mut rest = text;
-    for (value, name) in values.iter_mut().zip(names) {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        if let Some(tail) = rest[end..].strip_prefix(name) {
-            *value = digits(&rest[..end])?;
-            rest = tail;
-        }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let place = names
+            .iter()
+            .position(|name| rest[end..].starts_with(*name))?;
+        values[place] = values[place].checked_add(digits(&rest[..end])?)?;
+        rest = &rest[end + 1..];
     }
-    rest.is_empty().then_some(values)
+    Some(values)
 }
 
 fn digits(text: &str) -> Option<u32> {
@@ -380,6 +387,10 @@ mod tests {
         check("", "-1s", "", &["01-31T10:00:00"]);
         check("-1h", "-1s", "", &["01-31T09:00:00"]);
         check("0h30m0s", "", "", &["01-31T10:30:00"]);
+        check("PT", "R2", "", &["01-31T10:00:00"]);
+        check("P1DT", "R2/", "", &["02-01T10:00:00"]);
+        check("P1D1W", "", "", &["02-08T10:00:00"]);
+        check("PT1S1H1S", "", "", &["01-31T11:00:02"]);
     }
 
     #[test]
@@ -407,22 +418,22 @@ mod tests {
             "error parsing timer due time: unsupported time/duration format: P",
         );
         check(
-            "PT",
+            "PT1h",
             "",
             "",
-            "error parsing timer due time: unsupported time/duration format: PT",
+            "error parsing timer due time: unsupported time/duration format: PT1h",
         );
         check(
-            "P1DT",
+            "P1D2",
             "",
             "",
-            "error parsing timer due time: unsupported time/duration format: P1DT",
+            "error parsing timer due time: unsupported time/duration format: P1D2",
         );
         check(
-            "P1D2Y",
+            "R3",
             "",
             "",
-            "error parsing timer due time: unsupported time/duration format: P1D2Y",
+            "error parsing timer due time: repetitions are not allowed",
         );
         check(
             "R3/PT1S",
@@ -440,9 +451,14 @@ mod tests {
             "",
             "x",
             "",
-            "invalid timer period: parse error: unsupported time/duration format: x",
+            "invalid timer period: parse error: unsupported duration format: x",
         );
-        check("", "R0/PT1S", "", "timer t||1||n has zero repetitions");
+        check(
+            "",
+            "R0/PT1S",
+            "",
+            "invalid timer period: has zero repetitions",
+        );
         check(
             "",
             "1s",
@@ -458,7 +474,23 @@ mod tests {
     }
 
     #[test]
+    fn a_life_of_nothing_is_taken_and_over() {
+        for (due, ttl) in [("", "0s"), ("1s", "PT0S"), ("1h", "0")] {
+            assert!(
+                parse(due, "1s", ttl).expect("valid").is_over(),
+                "{due} {ttl}"
+            );
+        }
+        assert!(!parse("1s", "1s", "1s").expect("valid").is_over());
+    }
+
+    #[test]
     fn the_calendar_ends() {
+        for never in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.9999999Z"] {
+            let timer = parse("", "1h", never).expect("valid");
+            assert_eq!(timer.expires(), Some(Timestamp::MAX), "{never}");
+        }
+        assert!(parse("9999-12-32T00:00:00Z", "", "").is_err());
         assert!(parse("P4000000000Y", "", "").is_err());
         let far = parse("9999-12-30T00:00:00Z", "P9000Y", "").expect("valid");
         assert_eq!(far.advance(now()), None);

@@ -91,7 +91,14 @@ impl Timers {
             call,
             callback: timer.callback,
         });
-        if !state.forget(&entry.key()) {
+        let replaces = state.forget(&entry.key());
+        if schedule.is_over() {
+            if replaces {
+                metrics.timers(&entry.call.actor_type, -1);
+            }
+            return Ok(());
+        }
+        if !replaces {
             metrics.timers(&entry.call.actor_type, 1);
         }
         let is_first = state.insert(Due { entry, schedule });
@@ -283,6 +290,19 @@ mod tests {
         assert_eq!(timers.next(), Some(at(50)));
         timers.delete("t", "1", "a", &NoMetrics);
         timers.delete("t", "1", "unknown", &NoMetrics);
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn a_life_of_nothing_ends_the_timer_it_replaces() {
+        let timers = Timers::default();
+        for ttl in ["", "0s"] {
+            let timer = Timer {
+                ttl: ttl.to_owned(),
+                ..timer("a", "1s", "1s")
+            };
+            timers.create(timer, at(0), &NoMetrics).expect("valid");
+        }
         assert_eq!(timers.next(), None);
     }
 

@@ -1,7 +1,7 @@
 //! The gRPC API: the `Dapr` service, reflection, and a proxy for services this sidecar does not have.
 
 mod actors;
-mod body;
+pub(crate) mod body;
 mod invoke;
 pub(crate) mod method;
 mod proxy;
@@ -27,6 +27,7 @@ use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke::headers::AUTHORITY;
 use dapr_sidecar_core::rpc;
 use http_body_util::BodyExt as _;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tower::Service;
 
@@ -65,6 +66,8 @@ pub fn service(core: Arc<Core>) -> GrpcApi {
     let limit = message_limit(&core);
     GrpcApi {
         dapr: DaprServer::new(service::Service::new(Arc::clone(&core)))
+            // Upstream takes compressed requests, and some SDKs send them.
+            .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit),
         core,
@@ -220,11 +223,15 @@ impl GrpcApi {
             note_authority(&mut request);
         }
         let mut response = self.dispatch(request, destination).await;
+        let headers = response.headers_mut();
         if is_invocation {
+            answer.write_invocation(core.settings.tracing, headers);
             return invoke::end(response);
         }
-        if destination != Destination::Proxy {
-            answer.write_grpc(response.headers_mut());
+        if destination == Destination::Proxy {
+            answer.write_baggage(headers);
+        } else {
+            answer.write_grpc(headers);
         }
         response
     }

@@ -1,9 +1,11 @@
 //! The API log: one line per call, always at the info level.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use dapr_sidecar_core::rpc::Code;
 use http::{HeaderValue, Method, StatusCode};
+use percent_encoding::percent_decode_str;
 
 use crate::settings::ApiLogging;
 
@@ -27,7 +29,7 @@ pub(crate) fn http(logging: ApiLogging, line: &HttpLine<'_>) {
     let method = match (logging.obfuscate_urls, line.target) {
         (true, Some(target)) => format!("{}/{target}", line.name),
         (true, None) => line.name.to_owned(),
-        (false, _) => format!("{} {}", line.method, line.path),
+        (false, _) => format!("{} {}", line.method, decoded(line.path)),
     };
     tracing::info!(
         target: "dapr.runtime.http-info",
@@ -35,7 +37,7 @@ pub(crate) fn http(logging: ApiLogging, line: &HttpLine<'_>) {
         duration = millis(line.elapsed),
         method,
         size = line.size,
-        useragent = line.user_agent.and_then(|agent| agent.to_str().ok()),
+        useragent = shown(line.user_agent),
         "HTTP API Called"
     );
 }
@@ -46,11 +48,47 @@ pub(crate) fn grpc(method: &str, code: Code, user_agent: Option<&HeaderValue>, e
         code = code as i32,
         duration = millis(elapsed),
         method,
-        useragent = user_agent.and_then(|agent| agent.to_str().ok()),
+        useragent = shown(user_agent),
         "gRPC API Called"
     );
 }
 
+/// The path as it is meant; one that is no text stays as it was sent.
+fn decoded(path: &str) -> Cow<'_, str> {
+    percent_decode_str(path)
+        .decode_utf8()
+        .unwrap_or(Cow::Borrowed(path))
+}
+
+/// An empty header says no more than none.
+fn shown(user_agent: Option<&HeaderValue>) -> Option<&str> {
+    user_agent
+        .and_then(|agent| agent.to_str().ok())
+        .filter(|agent| !agent.is_empty())
+}
+
 fn millis(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_logged_as_it_is_meant() {
+        let check = |path: &str, expected: &str| assert_eq!(decoded(path), expected, "{path}");
+        check("/v1.0/invoke/a/method/a%20b", "/v1.0/invoke/a/method/a b");
+        check("/v1.0/state/st/%C3%A4", "/v1.0/state/st/\u{e4}");
+        check("/v1.0/state/st/a+b", "/v1.0/state/st/a+b");
+        check("/v1.0/state/st/%FF", "/v1.0/state/st/%FF");
+    }
+
+    #[test]
+    fn an_empty_user_agent_is_none() {
+        let agent = HeaderValue::from_static;
+        assert_eq!(shown(Some(&agent("curl/8"))), Some("curl/8"));
+        assert_eq!(shown(Some(&agent(""))), None);
+        assert_eq!(shown(None), None);
+    }
 }

@@ -102,7 +102,7 @@ pub struct ApiRule {
     pub name: String,
     /// For instance `v1`, or the legacy `v1.0`.
     pub version: String,
-    /// `http` or `grpc`; an entry without has no effect.
+    /// `http` or `grpc` in any letter case; an entry without has no effect.
     pub protocol: String,
 }
 
@@ -124,14 +124,15 @@ struct Lists {
 impl ApiRules {
     /// Rules of the two lists.
     pub fn new(allowed: &[ApiRule], denied: &[ApiRule]) -> Self {
+        let of = |rule: &&ApiRule, protocol| rule.protocol.eq_ignore_ascii_case(protocol);
         let http = |rules: &[ApiRule]| -> BTreeSet<String> {
-            let rules = rules.iter().filter(|rule| rule.protocol == "http");
+            let rules = rules.iter().filter(|rule| of(rule, "http"));
             rules
                 .map(|rule| format!("{}/{}", rule.version, rule.name))
                 .collect()
         };
         let grpc = |rules: &[ApiRule]| -> BTreeSet<String> {
-            let rules = rules.iter().filter(|rule| rule.protocol == "grpc");
+            let rules = rules.iter().filter(|rule| of(rule, "grpc"));
             rules
                 .map(|rule| format!("{}.{}", rule.name, rule.version))
                 .collect()

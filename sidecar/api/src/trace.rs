@@ -107,9 +107,15 @@ impl SpanContext {
     }
 }
 
-/// The text unless it is the all-zero context of requests without a trace.
-pub(crate) fn nonzero(traceparent: &str) -> &str {
-    if traceparent == ZERO { "" } else { traceparent }
+/// What an event says of its trace: nothing where the text is no trace context, and a state only beside one.
+pub(crate) fn published(traceparent: &str, tracestate: &str) -> Trace {
+    match SpanContext::parse(traceparent) {
+        None => Trace::default(),
+        Some(span) => Trace {
+            traceparent: span.text(),
+            tracestate: tracestate.to_owned(),
+        },
+    }
 }
 
 /// A span beside the one given, in the same trace: each entry of a batch has its own.
@@ -165,8 +171,23 @@ impl Answer {
         if let Some(value) = span.and_then(binary_value) {
             headers.insert(GRPC_TRACE_BIN, value);
         }
+        self.write_baggage(headers);
+    }
+
+    /// Adds the trace of a gRPC invocation to the metadata of its answer, as text where other methods have it in binary form.
+    pub(crate) fn write_invocation(&self, tracing: Tracing, headers: &mut HeaderMap) {
+        if let Some(value) = &self.traceparent {
+            headers.insert(TRACEPARENT, value.clone());
+        } else if tracing != Tracing::Off {
+            headers.insert(TRACEPARENT, HeaderValue::from_static(ZERO));
+        }
+        self.write_baggage(headers);
+    }
+
+    /// Adds the caller's baggage to the metadata of a gRPC answer, beside what an application says there.
+    pub(crate) fn write_baggage(&self, headers: &mut HeaderMap) {
         if let Some(value) = &self.baggage {
-            headers.insert(BAGGAGE, value.clone());
+            headers.append(BAGGAGE, value.clone());
         }
     }
 
@@ -278,6 +299,10 @@ fn checked_baggage(headers: &HeaderMap) -> Result<Option<HeaderValue>, String> {
         .map(|value| value.to_str().unwrap_or("\u{fffd}"))
         .collect();
     let joined = values.join(",");
+    if joined.trim().is_empty() {
+        // A header that says nothing is no baggage.
+        return Ok(None);
+    }
     check_baggage(&joined).map_err(|reason| format!("invalid baggage header: {reason}"))?;
     Ok(HeaderValue::from_str(&joined).ok())
 }
@@ -399,6 +424,16 @@ mod tests {
         let answer = http(Tracing::PassThrough, &mut headers).expect("no baggage");
         assert_eq!(answer.traceparent(), PARENT);
         assert_eq!(http(Tracing::Off, &mut headers), Ok(Answer::default()));
+    }
+
+    #[test]
+    fn a_header_that_says_nothing_is_no_baggage() {
+        let mut headers = HeaderMap::new();
+        for (text, said) in [("", None), (" ", None), ("a=1", Some("a=1"))] {
+            headers.insert(BAGGAGE, HeaderValue::from_static(text));
+            let expected = said.map(HeaderValue::from_static);
+            assert_eq!(checked_baggage(&headers), Ok(expected), "{text:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use actor::{
     actor_call, actor_reply, internal_actor_request, internal_actor_response, internal_reminder,
     reminder_call,
 };
-pub use event::topic_event;
+pub use event::{cloud_event, event_outcome, topic_event};
 pub use headers::{from_metadata, to_metadata};
 pub use request::{
     buffered_request, internal_request, request_from_stream, request_from_unary, verb, verb_number,
@@ -49,9 +49,16 @@ pub fn from_tonic(status: &tonic::Status) -> rpc::Status {
     let details = crate::error::details::Status::decode(status.details())
         .map(|decoded| decoded.details)
         .unwrap_or_default();
+    let mut code = rpc::Code::from_i32(status.code() as i32);
+    let mut message = status.message().to_owned();
+    if code == rpc::Code::OutOfRange
+        && let Some(text) = crate::grpc::body::size_error(&message)
+    {
+        (code, message) = (rpc::Code::ResourceExhausted, text);
+    }
     rpc::Status {
-        code: rpc::Code::from_i32(status.code() as i32),
-        message: status.message().to_owned(),
+        code,
+        message,
         details: details
             .into_iter()
             .map(|any| rpc::Detail {

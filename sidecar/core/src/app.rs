@@ -161,7 +161,7 @@ pub struct BulkEventEntry {
     pub body: Bytes,
     /// Whether `body` is a raw payload: base64 text for HTTP applications, bytes for gRPC ones.
     pub is_raw: bool,
-    /// Content type of the entry.
+    /// Content type of the message; empty without one, where HTTP applications are told the default.
     pub content_type: String,
     /// Metadata of the message; `None` is written as `null`.
     pub metadata: Option<BTreeMap<String, String>>,

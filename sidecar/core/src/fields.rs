@@ -18,9 +18,14 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 impl<'a> Fields<'a> {
     /// The value of a field; `None` where it is absent or `null`.
     pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.verbatim(name).filter(|raw| raw.get() != "null")
+    }
+
+    /// The value of a field, `null` included.
+    pub fn verbatim(&self, name: &str) -> Option<&'a RawValue> {
         let mut fields = self.0.iter().rev();
         let (_, raw) = fields.find(|(known, _)| known.0.eq_ignore_ascii_case(name))?;
-        (raw.get() != "null").then_some(*raw)
+        Some(*raw)
     }
 
     /// The value of a field that may borrow from the body.

@@ -34,7 +34,7 @@ pub enum Origin {
 pub struct Request {
     /// HTTP verb; `None` for gRPC callers that give none.
     pub verb: Option<Method>,
-    /// Method, normalised, without leading slash.
+    /// Method, normalised; it has a leading slash only if a gRPC caller gave it one.
     pub method: String,
     /// Query string as received, without `?`.
     pub query: String,

@@ -89,7 +89,7 @@ pub trait ComponentMetrics: Send + Sync + 'static {
 
 /// Service invocation between sidecars; calls to the own app id are not reported.
 pub trait InvokeMetrics: Send + Sync + 'static {
-    /// A call leaves for `app_id` (`req_sent`); `streaming` when its body cannot be replayed.
+    /// A call leaves for `app_id` (`req_sent`); `streaming` when it says that it is a stream.
     fn request_sent(&self, app_id: &str, streaming: bool) {
         let _ = (app_id, streaming);
     }

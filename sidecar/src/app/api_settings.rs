@@ -140,10 +140,7 @@ pub(super) fn metrics(configuration: &ConfigurationSpec) -> Option<MetricsSettin
         .unwrap_or_default();
     Some(MetricsSettings {
         latency_buckets: buckets.iter().map(|bucket| *bucket as f64).collect(),
-        paths: PathMatching {
-            increased_cardinality: http.has_increased_cardinality(),
-            patterns: http.path_matching.clone(),
-        },
+        paths: PathMatching::new(http.has_increased_cardinality(), &http.path_matching),
         exclude_verbs: http.exclude_verbs.unwrap_or(false),
         record_error_codes: metric.record_error_codes.unwrap_or(false),
     })

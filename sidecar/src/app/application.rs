@@ -1,5 +1,6 @@
 //! The life of the application as the sidecar sees it: it comes up, turns healthy, unhealthy, healthy again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,7 +160,10 @@ impl Application {
             return None;
         }
         match channel.config().await {
-            Ok(config) => Some(config),
+            Ok(config) => {
+                tracing::info!(target: "dapr.runtime", "Application configuration loaded");
+                Some(config)
+            }
             Err(error) => {
                 tracing::warn!(target: "dapr.runtime", "failed to load app config: {error}");
                 None
@@ -177,6 +181,9 @@ impl Application {
     ) -> Vec<Subscription> {
         if own.is_none() && self.settings.load_subscriptions && !self.pubsubs.is_empty() {
             *own = list(channel, &self.resiliency).await;
+            for (pubsub, topics) in topics(own.as_deref().unwrap_or_default()) {
+                tracing::info!(target: "dapr.runtime.processor.subscription", "app is subscribed to the following topics: [[{}]] through pubsub={pubsub}", topics.join(" "));
+            }
         }
         let declared = Arc::clone(&declarative.borrow_and_update());
         merge(own.clone().unwrap_or_default(), &declared)
@@ -215,6 +222,18 @@ fn merge(own: Vec<Subscription>, declarative: &[Subscription]) -> Vec<Subscripti
         }
     }
     merged
+}
+
+/// The topics of each component.
+fn topics(subscriptions: &[Subscription]) -> BTreeMap<&str, Vec<&str>> {
+    let mut topics = BTreeMap::<&str, Vec<&str>>::new();
+    for subscription in subscriptions {
+        topics
+            .entry(&subscription.pubsub_name)
+            .or_default()
+            .push(&subscription.topic);
+    }
+    topics
 }
 
 /// Why there is no list of subscriptions.
@@ -331,6 +350,19 @@ mod tests {
         broken.rules[0].matches = "event.type ==".to_owned();
         let good = subscription("a", "/a", Source::Programmatic);
         assert_eq!(listed(vec![Ok(vec![good, broken])]).await, (None, 0));
+    }
+
+    #[test]
+    fn topics_are_told_by_component() {
+        let mut other = subscription("b", "/b", Source::Programmatic);
+        other.pubsub_name = "o".to_owned();
+        let own = [
+            subscription("c", "/c", Source::Programmatic),
+            other,
+            subscription("a", "/a", Source::Programmatic),
+        ];
+        let expected = BTreeMap::from([("o", vec!["b"]), ("p", vec!["c", "a"])]);
+        assert_eq!(topics(&own), expected);
     }
 
     fn subscription(topic: &str, path: &str, source: Source) -> Subscription {

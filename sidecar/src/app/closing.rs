@@ -75,7 +75,11 @@ impl Base {
     ) -> anyhow::Result<End> {
         let shutdown = &self.process.shutdown;
         tokio::select! {
-            () = shutdown.token().cancelled() => {}
+            () = shutdown.token().cancelled() => {
+                if shutdown.cause() == Some(Cause::Request) {
+                    tracing::info!(target: "dapr.api", "Shutdown requested via API");
+                }
+            }
             () = shutdown.hangup() => {
                 tracing::info!(target: "dapr.runtime", "Received signal 'hangup'; restarting");
                 return Ok(End::Restart);
@@ -91,7 +95,9 @@ impl Base {
             pubsubs.shutdown().await;
             let unhealthy = health.wait_for(|health| *health == Health::Unhealthy);
             tokio::select! {
-                () = tokio::time::sleep(block) => {}
+                () = tokio::time::sleep(block) => {
+                    tracing::info!(target: "dapr.runtime", "Block shutdown period expired, entering shutdown...");
+                }
                 Ok(_) = unhealthy => {}
             }
         }

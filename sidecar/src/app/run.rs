@@ -27,7 +27,7 @@ use super::identity::identity;
 use super::listeners::{Internal, Public};
 use super::loading::loader;
 use super::reloading::Reload;
-use super::surfaces::{has_hot_reload, serve_public};
+use super::surfaces::{announce, has_hot_reload, serve_public};
 use super::{End, Process, api_settings, loading};
 use crate::actor_streams::Streams;
 use crate::adapters::{Ender, Forwarder, Readiness, Tasks};
@@ -291,7 +291,9 @@ impl Base {
         let files = public.files.clone();
         serve_public(public, &core, &apis, &api_stop);
         targets.grpc.ready();
+        let internal_port = internal.local_addr().map_or(0, |address| address.port());
         self.serve_internal(internal, &core, &apis, &api_stop);
+        announce(&settings.listen, internal_port);
         targets.internal.ready();
         let drive_actors = drive_actors(actors_stop.clone());
         tasks.spawn("actors", async move {

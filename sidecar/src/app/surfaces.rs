@@ -14,6 +14,7 @@ use super::listeners::{Public, Socket};
 use crate::adapters::Tasks;
 use crate::components::Components;
 use crate::metadata::{Listed, MetadataStore, app_connection};
+use crate::settings::Listen;
 
 /// The feature that resources are applied while the sidecar runs.
 const HOT_RELOAD: &str = "HotReload";
@@ -83,6 +84,28 @@ pub(super) fn serve_public(
     }
 }
 
+/// Says what is listened on. Test frameworks and scripts wait for these lines, that of the internal server above all.
+pub(super) fn announce(listen: &Listen, internal_port: u16) {
+    for line in announcements(listen, internal_port) {
+        tracing::info!(target: "dapr.runtime", "{line}");
+    }
+}
+
+fn announcements(listen: &Listen, internal_port: u16) -> [String; 3] {
+    let public = |api: &str, port: u16| match &listen.socket_folder {
+        Some(_) => format!("{api} server is running on a Unix Domain Socket"),
+        None => format!("{api} server is running on port {port}"),
+    };
+    [
+        public("API gRPC", listen.grpc_port),
+        public("HTTP", listen.http_port),
+        format!(
+            "Internal gRPC server is running on {}:{internal_port}",
+            listen.internal_address
+        ),
+    ]
+}
+
 /// What the metadata API lists: the features that are switched on, and those of ours that are on by themselves.
 fn features(configuration: &ConfigurationSpec) -> Vec<String> {
     let named = configuration.features.iter();
@@ -99,4 +122,41 @@ fn features(configuration: &ConfigurationSpec) -> Vec<String> {
 /// Whether resources that change are applied.
 pub(super) fn has_hot_reload(configuration: &ConfigurationSpec) -> bool {
     configuration.feature(HOT_RELOAD).unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use dapr_kit::flags::{Dashes, Environment, try_parse_from};
+
+    use super::*;
+    use crate::args::Args;
+    use crate::settings::Settings;
+
+    #[test]
+    fn the_servers_are_announced_as_upstream_does() {
+        let check = |flags: &str, expected: [&str; 3]| {
+            let flags = ["daprd", "--app-id", "a"]
+                .into_iter()
+                .chain(flags.split_whitespace());
+            let args: Args = try_parse_from(Dashes::OneOrTwo, flags).expect("flags parse");
+            let settings = Settings::check(&args, &Environment::default()).expect("valid");
+            assert_eq!(announcements(&settings.listen, 47301), expected);
+        };
+        check(
+            "--dapr-http-port 3501 --dapr-grpc-port 50002",
+            [
+                "API gRPC server is running on port 50002",
+                "HTTP server is running on port 3501",
+                "Internal gRPC server is running on :47301",
+            ],
+        );
+        check(
+            "--unix-domain-socket /tmp --dapr-internal-grpc-listen-address 127.0.0.1",
+            [
+                "API gRPC server is running on a Unix Domain Socket",
+                "HTTP server is running on a Unix Domain Socket",
+                "Internal gRPC server is running on 127.0.0.1:47301",
+            ],
+        );
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dapr_sidecar_core::app::{Config, EntityConfig, Error, Reentrancy};
 use dapr_sidecar_core::fields::Fields;
 use dapr_sidecar_core::pubsub::{BulkSubscribe, Rule, Source, Subscription};
+use serde::Deserialize;
 
 /// After which an actor is idle whose own type says something that is no duration.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -57,7 +58,7 @@ impl EntityAnswer {
 
 struct ReentrancyAnswer {
     enabled: bool,
-    max_stack_depth: Option<u32>,
+    max_stack_depth: Option<i64>,
 }
 
 impl ReentrancyAnswer {
@@ -88,7 +89,12 @@ impl From<ReentrancyAnswer> for Reentrancy {
         let default = Self::default();
         Self {
             enabled: answer.enabled,
-            max_stack_depth: answer.max_stack_depth.unwrap_or(default.max_stack_depth),
+            // Below zero nothing nests, as with zero.
+            max_stack_depth: answer
+                .max_stack_depth
+                .map_or(default.max_stack_depth, |depth| {
+                    u32::try_from(depth.max(0)).unwrap_or(u32::MAX)
+                }),
         }
     }
 }
@@ -152,13 +158,20 @@ fn duration(name: &str, text: Option<&str>) -> Result<Option<Duration>, Error> {
         .map_err(|_| bad(format!("{text} is negative")))
 }
 
+/// The first JSON document of an answer; as Go reads one, what is behind it counts for nothing.
+pub(super) fn first<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, serde_json::Error> {
+    let mut documents = serde_json::Deserializer::from_slice(body).into_iter();
+    let first = documents.next();
+    first.unwrap_or_else(|| serde_json::from_slice(body))
+}
+
 /// The body of `GET /dapr/subscribe`; an empty body is no subscription.
 pub fn subscriptions(body: &[u8]) -> Result<Vec<Subscription>, Error> {
     if body.trim_ascii().is_empty() {
         return Ok(Vec::new());
     }
     let read = || {
-        let answers: Option<Vec<Fields<'_>>> = serde_json::from_slice(body)?;
+        let answers: Option<Vec<Fields<'_>>> = first(body)?;
         let subscriptions: Result<Vec<_>, _> = answers.iter().flatten().map(subscription).collect();
         subscriptions
     };
@@ -332,6 +345,10 @@ mod tests {
         );
         assert_eq!((&*second.pubsub_name, second.bulk), ("p", None));
 
+        let shallow = br#"{"entities":["a"],"reentrancy":{"enabled":true,"maxStackDepth":-1}}"#;
+        let reentrancy = config(shallow).expect("valid").reentrancy;
+        assert_eq!((reentrancy.enabled, reentrancy.max_stack_depth), (true, 0));
+
         let config = config(
             br#"{"Entities":["a"],"ActorIdleTimeout":"10m","drainOngoingCallTimeout":null,"drainRebalancedActors":null,
                  "remindersStoragePartitions":null,"Reentrancy":{"Enabled":true,"maxStackDepth":null},
@@ -348,6 +365,12 @@ mod tests {
         assert_eq!(config.reentrancy, reentrancy);
         assert_eq!(config.entities_config[0].entities, ["a"]);
         assert_eq!(config.entities_config[0].reentrancy, None);
+    }
+
+    #[test]
+    fn the_first_document_is_the_answer() {
+        let list = br#"[{"pubsubname":"p","topic":"t","route":"/x"}] and more"#;
+        assert_eq!(subscriptions(list).expect("valid").len(), 1);
     }
 
     #[test]

@@ -10,11 +10,11 @@ use serde_json::value::{RawValue, to_raw_value};
 
 #[derive(Serialize)]
 struct Batch<'a> {
-    id: &'a str,
     entries: Vec<Entry<'a>>,
+    id: &'a str,
     metadata: &'a BTreeMap<String, String>,
-    topic: &'a str,
     pubsubname: &'a str,
+    topic: &'a str,
     r#type: &'static str,
 }
 
@@ -35,11 +35,11 @@ pub(super) fn body(batch: &BulkEvent) -> Result<Bytes, Error> {
         Error::BadAnswer(format!("a batch cannot be written as JSON: {error}"))
     };
     let envelope = Batch {
-        id: &batch.id,
         entries: entries.map_err(bad)?,
+        id: &batch.id,
         metadata: &batch.metadata,
-        topic: &batch.topic,
         pubsubname: &batch.pubsub_name,
+        topic: &batch.topic,
         r#type: "com.dapr.event.sent.bulk",
     };
     serde_json::to_vec(&envelope).map(Bytes::from).map_err(bad)
@@ -55,7 +55,11 @@ fn entry(entry: &BulkEventEntry) -> Result<Entry<'_>, serde_json::Error> {
         entry_id: &entry.entry_id,
         event,
         metadata: entry.metadata.as_ref(),
-        content_type: &entry.content_type,
+        content_type: match (&*entry.content_type, entry.is_raw) {
+            ("", true) => "application/octet-stream",
+            ("", false) => "application/cloudevents+json",
+            (given, _) => given,
+        },
     })
 }
 
@@ -70,7 +74,7 @@ mod tests {
             cloud_event: serde_json::Map::new(),
             body: Bytes::from_static(body),
             is_raw,
-            content_type: "x".to_owned(),
+            content_type: String::new(),
             metadata: None,
         };
         let batch = BulkEvent {
@@ -87,10 +91,14 @@ mod tests {
         let text = String::from_utf8(body(&batch).expect("valid").to_vec()).expect("JSON");
         assert!(
             text.contains(
-                r#"{"entryId":"1","event":{"id":1.0},"metadata":null,"contentType":"x"}"#
+                r#"{"entryId":"1","event":{"id":1.0},"metadata":null,"contentType":"application/cloudevents+json"}"#
             ),
             "{text}"
         );
         assert!(text.contains(r#""event":"AAE=""#), "{text}");
+        assert!(
+            text.contains(r#""contentType":"application/octet-stream""#),
+            "{text}"
+        );
     }
 }

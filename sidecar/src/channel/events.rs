@@ -2,35 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use bytes::Bytes;
 use dapr_proto::dapr::proto::runtime::v1::topic_event_bulk_request_entry::Event as BulkEventOneof;
-use dapr_proto::dapr::proto::runtime::v1::topic_event_response::TopicEventResponseStatus;
 use dapr_proto::dapr::proto::runtime::v1::{
-    TopicEventBulkRequest, TopicEventBulkRequestEntry, TopicEventCeRequest, TopicEventRequest,
-    TopicSubscription,
+    TopicEventBulkRequest, TopicEventBulkRequestEntry, TopicSubscription,
 };
-use dapr_sidecar_core::app::{BulkEvent, BulkEventEntry, Event, EventOutcome};
+use dapr_sidecar_api::wire;
+use dapr_sidecar_core::app::{BulkEvent, BulkEventEntry};
 use dapr_sidecar_core::invoke::headers::hop_by_hop;
 use dapr_sidecar_core::pubsub::{Rule, Source, Subscription};
-use dapr_sidecar_core::state::canonical_value;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
-use prost_types::value::Kind;
-use serde_json::{Map, Value};
 
 use super::answers::bulk_settings;
-
-/// Attributes that have a field of their own in the request.
-const OWN_FIELDS: [&str; 7] = [
-    "id",
-    "source",
-    "type",
-    "specversion",
-    "datacontenttype",
-    "data",
-    "data_base64",
-];
 
 /// A subscription the application listed. Without routes there is one rule with an empty path.
 pub(super) fn subscription(listed: TopicSubscription) -> Subscription {
@@ -68,24 +51,6 @@ pub(super) fn subscription(listed: TopicSubscription) -> Subscription {
     }
 }
 
-/// The event as `OnTopicEvent` takes it.
-pub(super) fn topic_event(event: Event) -> TopicEventRequest {
-    let attributes = event.cloud_event;
-    let content_type = text(&attributes, "datacontenttype");
-    TopicEventRequest {
-        id: text(&attributes, "id"),
-        source: text(&attributes, "source"),
-        r#type: text(&attributes, "type"),
-        spec_version: text(&attributes, "specversion"),
-        data: data(&attributes, &content_type),
-        data_content_type: content_type,
-        topic: event.topic,
-        pubsub_name: event.pubsub_name,
-        path: event.path,
-        extensions: Some(structure(extensions(attributes))),
-    }
-}
-
 /// A batch as `OnBulkTopicEvent` takes it.
 pub(super) fn bulk_event(batch: BulkEvent) -> TopicEventBulkRequest {
     TopicEventBulkRequest {
@@ -103,17 +68,7 @@ fn bulk_entry(entry: BulkEventEntry) -> TopicEventBulkRequestEntry {
     let event = if entry.is_raw {
         BulkEventOneof::Bytes(entry.body)
     } else {
-        let attributes = entry.cloud_event;
-        let content_type = text(&attributes, "datacontenttype");
-        BulkEventOneof::CloudEvent(TopicEventCeRequest {
-            id: text(&attributes, "id"),
-            source: text(&attributes, "source"),
-            r#type: text(&attributes, "type"),
-            spec_version: text(&attributes, "specversion"),
-            data: data(&attributes, &content_type),
-            data_content_type: content_type,
-            extensions: Some(structure(extensions(attributes))),
-        })
+        BulkEventOneof::CloudEvent(wire::cloud_event(entry.cloud_event))
     };
     TopicEventBulkRequestEntry {
         entry_id: entry.entry_id,
@@ -138,152 +93,9 @@ pub(super) fn add_metadata(headers: &mut HeaderMap, metadata: &BTreeMap<String, 
     }
 }
 
-/// What the application's status means.
-pub(super) fn outcome(status: TopicEventResponseStatus) -> EventOutcome {
-    match status {
-        TopicEventResponseStatus::Success => EventOutcome::Success,
-        TopicEventResponseStatus::Retry => EventOutcome::Retry {
-            reason: "RETRY status returned from app".to_owned(),
-            code: None,
-        },
-        TopicEventResponseStatus::Drop => EventOutcome::Drop,
-    }
-}
-
-fn extensions(attributes: Map<String, Value>) -> impl Iterator<Item = (String, Value)> {
-    attributes
-        .into_iter()
-        .filter(|(name, _)| !OWN_FIELDS.contains(&name.as_str()))
-}
-
-fn text(attributes: &Map<String, Value>, name: &str) -> String {
-    attributes
-        .get(name)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
-}
-
-/// Text for text types, JSON for JSON and CloudEvent types, decoded bytes for binary data; upstream delivers
-/// nothing for any other type, and so do we.
-fn data(attributes: &Map<String, Value>, content_type: &str) -> Bytes {
-    if let Some(Value::String(encoded)) = attributes.get("data_base64") {
-        return base64::engine::general_purpose::STANDARD
-            .decode(encoded)
-            .unwrap_or_default()
-            .into();
-    }
-    let Some(data) = attributes.get("data") else {
-        return Bytes::new();
-    };
-    let media_type = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_lowercase();
-    let is_text = media_type.starts_with("text/") || media_type == "application/xml";
-    let is_json = ["application/json", "application/cloudevents+json"].contains(&&*media_type);
-    match data {
-        Value::String(text) if is_text => Bytes::from(text.clone()),
-        _ if is_json => as_go_writes(data),
-        _ => Bytes::new(),
-    }
-}
-
-/// JSON with numbers and letters spelled as Go does.
-fn as_go_writes(data: &Value) -> Bytes {
-    let text = data.to_string();
-    canonical_value(&text).unwrap_or_else(|_| text.into())
-}
-
-fn structure(fields: impl IntoIterator<Item = (String, Value)>) -> prost_types::Struct {
-    let fields: BTreeMap<String, prost_types::Value> = fields
-        .into_iter()
-        .map(|(name, value)| (name, proto_value(value)))
-        .collect();
-    prost_types::Struct {
-        fields: fields.into_iter().collect(),
-    }
-}
-
-fn proto_value(value: Value) -> prost_types::Value {
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(value) => Kind::BoolValue(value),
-        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
-        Value::String(text) => Kind::StringValue(text),
-        Value::Array(values) => Kind::ListValue(prost_types::ListValue {
-            values: values.into_iter().map(proto_value).collect(),
-        }),
-        Value::Object(fields) => Kind::StructValue(structure(fields)),
-    };
-    prost_types::Value { kind: Some(kind) }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    fn event(attributes: Value) -> Event {
-        let Value::Object(cloud_event) = attributes else {
-            panic!("an object")
-        };
-        Event {
-            path: "/x".to_owned(),
-            pubsub_name: "p".to_owned(),
-            topic: "t".to_owned(),
-            cloud_event,
-            body: Bytes::new(),
-            content_type: String::new(),
-            metadata: BTreeMap::new(),
-        }
-    }
-
-    #[test]
-    fn data_depends_on_its_type() {
-        let check = |attributes: Value, expected: &[u8]| {
-            assert_eq!(
-                topic_event(event(attributes.clone())).data,
-                expected,
-                "{attributes}"
-            );
-        };
-        check(
-            json!({"datacontenttype": "text/plain", "data": "a b"}),
-            b"a b",
-        );
-        check(
-            json!({"datacontenttype": "application/json; charset=utf-8", "data": {"a": 1}}),
-            br#"{"a":1}"#,
-        );
-        check(
-            json!({"datacontenttype": "application/json", "data": "s"}),
-            br#""s""#,
-        );
-        check(
-            json!({"datacontenttype": "application/json", "data": {"b": 100.0, "a": "<1>"}}),
-            br#"{"a":"\u003c1\u003e","b":100}"#,
-        );
-        check(
-            json!({"datacontenttype": "application/octet-stream", "data_base64": "AAE="}),
-            &[0, 1],
-        );
-        check(
-            json!({"datacontenttype": "Application/CloudEvents+JSON", "data": {"a": 1}}),
-            br#"{"a":1}"#,
-        );
-        for other in [
-            "image/png",
-            "application/vnd.api+json",
-            "application/cloudevents",
-            "",
-        ] {
-            check(json!({"datacontenttype": other, "data": "x"}), b"");
-        }
-    }
 
     #[test]
     fn metadata_says_nothing_about_the_connection() {
@@ -302,17 +114,6 @@ mod tests {
         let expected = HeaderValue::from_static("p");
         let expected = [(HeaderName::from_static("pubsubname"), expected)];
         assert_eq!(headers, HeaderMap::from_iter(expected));
-    }
-
-    #[test]
-    fn other_attributes_are_extensions() {
-        let request = topic_event(event(
-            json!({"id": "1", "topic": "t", "custom": 2, "traceparent": ""}),
-        ));
-        let extensions = request.extensions.expect("always there").fields;
-        let mut names: Vec<&String> = extensions.keys().collect();
-        names.sort();
-        assert_eq!(names, ["custom", "topic", "traceparent"]);
     }
 
     #[test]

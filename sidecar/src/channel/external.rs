@@ -9,11 +9,12 @@ use dapr_sidecar_core::app::Error;
 use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::invoke::endpoint::{ClientTls, External, HttpEndpoint};
 use dapr_sidecar_core::invoke::{Request, Response, Status, headers};
+use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 
-use super::{failure, path};
+use super::{failure, length, path};
 
 /// Longest wait for a connection and its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -48,6 +49,15 @@ impl ExternalClient {
         });
         clients.insert(name.to_owned(), Arc::clone(&made));
         Ok(made)
+    }
+}
+
+/// `<base>/<method>?<query>`; the base as it stands where no method is named, for `/base` and `/base/` may be two
+/// resources.
+fn url(base: &str, path: &str) -> String {
+    match path.strip_prefix('/') {
+        Some(query) if query.is_empty() || query.starts_with('?') => format!("{base}{query}"),
+        _ => format!("{}{path}", base.trim_end_matches('/')),
     }
 }
 
@@ -88,16 +98,24 @@ impl External for ExternalClient {
         let path = path::path_and_query(&request.method, &request.query)
             .map_err(|error| Error::Transport(error.to_string()))?;
         let verb = request.verb.unwrap_or(Method::POST);
-        let url = format!("{}{path}", base_url.trim_end_matches('/'));
+        let url = url(base_url, &path);
         let mut outgoing = headers::to_http_app(request.headers, !request.type_url.is_empty());
         for (name, value) in endpoint.iter().flat_map(|endpoint| &endpoint.headers) {
             outgoing.insert(name, value.clone());
         }
+        let mut announced = http::Request::new(request.body);
+        *announced.method_mut() = verb.clone();
+        *announced.headers_mut() = outgoing;
+        let (mut announced, body) = length::announce(announced).await.into_parts();
+        if url.starts_with("https:") {
+            // HTTP/2, which it may be, frames bodies by itself and knows no such header.
+            announced.headers.remove(TRANSFER_ENCODING);
+        }
         let response = made
             .client
             .request(verb.clone(), &url)
-            .headers(outgoing)
-            .body(reqwest::Body::wrap(SyncBody::new(request.body)))
+            .headers(announced.headers)
+            .body(reqwest::Body::wrap(SyncBody::new(body)))
             .send()
             .await
             .map_err(|error| {
@@ -150,4 +168,19 @@ impl http_body::Body for SyncBody {
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     dapr_kit::process::chain(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_without_a_method_is_called_as_it_stands() {
+        let check = |base: &str, path: &str, expected: &str| assert_eq!(url(base, path), expected);
+        check("http://h/base", "/x?q=1", "http://h/base/x?q=1");
+        check("http://h/base/", "/x", "http://h/base/x");
+        check("http://h/base", "/", "http://h/base");
+        check("http://h/base/", "/?q=1", "http://h/base/?q=1");
+        check("http://h", "/?q=1", "http://h?q=1");
+    }
 }

@@ -305,13 +305,16 @@ impl AppChannel for GrpcChannel {
                 value: data.into(),
             }),
             content_type,
-            http_extension: Some(HttpExtension {
-                verb: wire::verb_number(request.verb.as_ref()),
-                querystring: request.query,
+            // A gRPC caller may have said nothing of HTTP.
+            http_extension: (request.verb.is_some() || !request.query.is_empty()).then(|| {
+                HttpExtension {
+                    verb: wire::verb_number(request.verb.as_ref()),
+                    querystring: request.query,
+                }
             }),
         };
         let mut call = tonic::Request::new(message);
-        let mut metadata = headers::to_grpc_app(request.headers);
+        let mut metadata = headers::to_grpc_app(request.headers, request.origin);
         if let (Some(traceparent), false) = (
             metadata.get("traceparent"),
             metadata.contains_key(TRACE_BIN),
@@ -373,14 +376,14 @@ impl AppChannel for GrpcChannel {
     async fn deliver(&self, event: Event, trace: &HeaderMap) -> Result<EventOutcome, Error> {
         let metadata = event_metadata(&event.metadata, trace::delivery(self.tracing, trace));
         let length = event.body.len();
-        let mut call = tonic::Request::new(events::topic_event(event));
+        let mut call = tonic::Request::new(wire::topic_event(event));
         *call.metadata_mut() = metadata;
         let _permit = self.permits.acquire().await;
         let started = Instant::now();
         let answer = self.callback().on_topic_event(self.with_token(call)).await;
         self.count(ON_TOPIC_EVENT, started, length, &answer);
         match answer {
-            Ok(response) => Ok(events::outcome(response.into_inner().status())),
+            Ok(response) => Ok(wire::event_outcome(response.into_inner().status)),
             Err(status) => Ok(failed_delivery(&status)),
         }
     }
@@ -418,7 +421,7 @@ impl AppChannel for GrpcChannel {
                     .statuses
                     .into_iter()
                     .map(|entry| {
-                        let outcome = events::outcome(entry.status());
+                        let outcome = wire::event_outcome(entry.status);
                         (entry.entry_id, outcome)
                     })
                     .collect(),

@@ -15,7 +15,7 @@ use dapr_sidecar_core::app::{
 use dapr_sidecar_core::body::{self, Body, BoxError};
 use dapr_sidecar_core::invoke::{Origin, Request, Response, Status, headers};
 use dapr_sidecar_core::pubsub::Subscription;
-use http::header::{CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connections::Connections;
 use super::permits::Permits;
-use super::{answers, batch, events, failure, outcome, path, tls};
+use super::{answers, batch, events, failure, length, outcome, path, tls};
 use crate::settings::App;
 
 /// Connections kept open while idle.
@@ -146,20 +146,30 @@ impl HttpChannel {
         // A body without a known length counts as empty: counting its bytes would need another layer on it.
         let length = |body: &Body| body.size_hint().exact().unwrap_or(0);
         let request_bytes = length(request.body());
-        let response = self.send(request).await?;
+        let response = self.send(request).await;
+        // What was not answered counts as an error of the application's.
+        let (status, response_bytes) = match &response {
+            Ok(response) => (response.status(), length(response.body())),
+            Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, 0),
+        };
         metrics.http_client(&HttpCall {
             method: &method,
             path,
-            status: response.status(),
+            status,
             request_bytes,
-            response_bytes: length(response.body()),
+            response_bytes,
             elapsed: started.elapsed(),
         });
-        Ok(response)
+        response
     }
 
     /// Sends a request whose URI is path and query alone.
-    async fn send(&self, mut request: http::Request<Body>) -> Result<http::Response<Body>, Error> {
+    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Error> {
+        let mut request = if matches!(self.protocol, Protocol::Http | Protocol::Https) {
+            length::announce(request).await
+        } else {
+            request
+        };
         let verb = request.method().clone();
         let path = request.uri().clone();
         let failed = |error: &(dyn std::error::Error + 'static)| {
@@ -210,16 +220,6 @@ impl HttpChannel {
         let response = self.call(path, self.with_token(request)).await?;
         let status = response.status();
         Ok((status, collect(response.into_body()).await?))
-    }
-
-    /// Says that a body comes whose length nobody knows. For verbs that rarely have one hyper would send none.
-    fn announce_length(&self, request: &mut http::Request<Body>) {
-        let body = request.body();
-        let is_http1 = matches!(self.protocol, Protocol::Http | Protocol::Https);
-        if is_http1 && !body.is_end_stream() && body.size_hint().exact().is_none() {
-            let chunked = HeaderValue::from_static("chunked");
-            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-        }
     }
 
     /// Posts an event or a batch to a route of the application.
@@ -331,7 +331,6 @@ impl AppChannel for HttpChannel {
         *outgoing.uri_mut() = uri;
         *outgoing.headers_mut() = headers_of(request.headers, request.origin, &request.type_url);
 
-        self.announce_length(&mut outgoing);
         let permit = self.permits.acquire().await;
         let response = self
             .call(&request.method, self.with_token(outgoing))

@@ -4,6 +4,8 @@ use dapr_sidecar_core::app::{BulkOutcome, EventOutcome};
 use dapr_sidecar_core::fields::Fields;
 use http::StatusCode;
 
+use super::answers::first;
+
 /// The outcome of one event. An empty or unreadable body of a success is a success.
 pub(super) fn event(status: StatusCode, body: &[u8]) -> EventOutcome {
     if status == StatusCode::NOT_FOUND {
@@ -15,7 +17,8 @@ pub(super) fn event(status: StatusCode, body: &[u8]) -> EventOutcome {
             code: Some(i32::from(status.as_u16())),
         };
     }
-    let text = serde_json::from_slice(body).and_then(|fields| status_text(&fields));
+    let text = String::from_utf8_lossy(body);
+    let text = first(text.as_bytes()).and_then(|fields| status_text(&fields));
     text.map_or(EventOutcome::Success, |text| entry(&text, true))
 }
 
@@ -32,7 +35,8 @@ pub(super) fn batch(status: StatusCode, body: &[u8]) -> BulkOutcome {
     if !status.is_success() {
         return BulkOutcome::All(event(status, body));
     }
-    match serde_json::from_slice(body).and_then(|fields| entries(&fields)) {
+    let text = String::from_utf8_lossy(body);
+    match first(text.as_bytes()).and_then(|fields| entries(&fields)) {
         Ok(entries) => BulkOutcome::Entries(entries),
         Err(error) => BulkOutcome::All(EventOutcome::Retry {
             reason: format!("failed unmarshalling app response for bulk subscribe: {error}"),
@@ -101,6 +105,10 @@ mod tests {
         check(200, r#"{"STATUS":"DROP"}"#, drop);
         check(200, r#"{"status":null}"#, success);
         check(200, "null", success);
+        check(200, r#"{"status":"RETRY"}{"status":"SUCCESS"}"#, retry);
+        check(200, r#"{"status":"RETRY"} and more"#, retry);
+        let bytes = event(StatusCode::OK, b"{\"status\":\"\xff\"}");
+        assert!(retry(&bytes), "{bytes:?}");
         check(404, "", reject);
         check(302, "", retry);
         check(500, "boom", retry);

@@ -18,6 +18,9 @@ pub(super) fn path_and_query(method: &str, query: &str) -> Result<String, BadEsc
         path.push('/');
     }
     let bytes = method.as_bytes();
+    // Go escapes brackets only when it has to escape something else.
+    let is_fit = |byte: &u8| is_allowed(*byte) || b"%[]".contains(byte);
+    let brackets: &[u8] = if bytes.iter().all(is_fit) { b"[]" } else { b"" };
     for (index, byte) in bytes.iter().copied().enumerate() {
         match byte {
             b'%' => {
@@ -30,7 +33,7 @@ pub(super) fn path_and_query(method: &str, query: &str) -> Result<String, BadEsc
                 }
                 path.push('%');
             }
-            _ if is_allowed(byte) => path.push(char::from(byte)),
+            _ if is_allowed(byte) || brackets.contains(&byte) => path.push(char::from(byte)),
             _ => write!(path, "%{byte:02X}").unwrap_or_default(),
         }
     }
@@ -61,6 +64,8 @@ mod tests {
         check("Zürich", "", "/Z%C3%BCrich");
         check("", "", "/");
         check("a\"<>|^", "", "/a%22%3C%3E%7C%5E");
+        check("items[0]", "", "/items[0]");
+        check("new items[0]", "", "/new%20items%5B0%5D");
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub(super) fn tell(kind: WarningKind, text: std::fmt::Arguments<'_>) {
         WarningKind::UnknownField
         | WarningKind::OtherCase
         | WarningKind::ReadAsText
+        | WarningKind::Twice
         | WarningKind::OtherKind => tracing::warn!(target: "dapr.runtime", "{text}"),
     }
 }

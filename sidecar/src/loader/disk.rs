@@ -418,6 +418,12 @@ mod tests {
             names(&load(&files, "shop", Some("prod")).expect("loads")),
             ["x"]
         );
+        let policies = "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nscopes: [other]\nspec: {}\n";
+        let found = |app_id| {
+            let resources = load(&[("r.yaml", policies)], app_id, None).expect("loads");
+            resources.resiliencies.len()
+        };
+        assert_eq!((found("shop"), found("other")), (0, 1));
     }
 
     #[test]
@@ -524,13 +530,15 @@ mod tests {
     fn both_subscription_versions_are_read() {
         let text = "apiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {name: s}\nspec: {pubsubname: p, topic: t, route: /x}\n\
                     ---\napiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {name: s2}\n\
-                    spec: {pubsubname: p, topic: u, routes: {rules: [{match: 'true', path: /a}], default: /d}}\n";
+                    spec: {pubsubname: p, topic: u, routes: {rules: [{match: 'true', path: /a}], default: /d}}\n\
+                    ---\napiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {name: s3}\n\
+                    spec: {pubsubname: p, topic: nowhere, route: ''}\n";
         let resources = load(&[("s.yaml", text)], "shop", None).expect("loads");
         let paths: Vec<Vec<&str>> = resources
             .subscriptions
             .iter()
             .map(|s| s.rules.iter().map(|rule| rule.path.as_str()).collect())
             .collect();
-        assert_eq!(paths, [vec!["/x"], vec!["/a", "/d"]]);
+        assert_eq!(paths, [vec!["/x"], vec!["/a", "/d"], vec![]]);
     }
 }

@@ -27,7 +27,7 @@ pub enum Error {
 pub struct Names<'a> {
     /// `{appID}`
     pub app_id: &'a str,
-    /// First half of `{namespace}`.
+    /// First half of `{namespace}`, if there is one.
     pub namespace: Option<&'a str>,
 }
 
@@ -118,7 +118,11 @@ fn expand(
             })?;
         text = text.replace("{podName}", pod);
     }
-    let namespace = format!("{}.{}", names.namespace.unwrap_or_default(), names.app_id);
+    // Without one it is that of the identity. Set but empty it is empty: consumer groups are named after it.
+    let namespace = (names.namespace)
+        .or_else(|| environment.get("NAMESPACE"))
+        .unwrap_or("default");
+    let namespace = format!("{namespace}.{}", names.app_id);
     Ok(text
         .replace("{namespace}", &namespace)
         .replace("{appID}", names.app_id))
@@ -141,9 +145,17 @@ mod tests {
     }
 
     fn property(metadata: &str, environment: &Environment) -> Result<String, Error> {
+        property_in(Some("prod"), metadata, environment)
+    }
+
+    fn property_in(
+        namespace: Option<&str>,
+        metadata: &str,
+        environment: &Environment,
+    ) -> Result<String, Error> {
         let names = Names {
             app_id: "shop",
-            namespace: Some("prod"),
+            namespace,
         };
         resolve(&component(metadata, ""), names, environment)
             .map(|m| m.get("p").unwrap_or("<none>").to_owned())
@@ -165,6 +177,17 @@ mod tests {
         let uuids = property("  - {name: p, value: \"{uuid} {uuid}\"}", &none).expect("uuids");
         let (first, second) = uuids.split_once(' ').expect("two");
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_set_is_the_default_one() {
+        let value = "  - {name: p, value: \"{namespace}\"}";
+        let check = |environment: &Environment, expected: &str| {
+            let found = property_in(None, value, environment).expect("resolved");
+            assert_eq!(found, expected);
+        };
+        check(&Environment::default(), "default.shop");
+        check(&Environment::from([("NAMESPACE", "")]), ".shop");
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Resources {
             Manifest::HttpEndpoint(endpoint) if in_scope(&endpoint.scopes, app_id) => {
                 self.http_endpoints.push(*endpoint);
             }
-            Manifest::Resiliency(resource) => {
+            Manifest::Resiliency(resource) if in_scope(&resource.scopes, app_id) => {
                 let spec = serde_json::to_value(&resource.spec).and_then(serde_json::from_value);
                 let name = resource.metadata.name.clone().unwrap_or_default();
                 match spec {
@@ -73,10 +73,14 @@ impl Resources {
             {
                 let name = subscription.metadata.name.unwrap_or_default();
                 let spec = subscription.spec;
-                let rules = vec![Rule {
-                    matches: String::new(),
-                    path: spec.route,
-                }];
+                // Nothing is delivered without a route.
+                let rules = Some(spec.route)
+                    .filter(|path| !path.is_empty())
+                    .map(|path| Rule {
+                        matches: String::new(),
+                        path,
+                    });
+                let rules = rules.into_iter().collect();
                 let parts = (
                     spec.pubsubname,
                     spec.topic,

@@ -115,6 +115,32 @@ fn a_call_arrives_as_it_was_sent() {
 }
 
 #[test]
+fn a_call_without_a_body_is_sent_as_its_verb_needs_it() {
+    story("invocation-bodiless", async |stage| {
+        let app = App::start(|_| Answer::json(&json!({}))).await?;
+        let callee_id = stage.id("callee");
+        let spec = stage.spec(&callee_id, Some(&app));
+        let _callee = stage.sidecar(&spec, None).await?;
+        let caller = stage
+            .sidecar(&stage.spec(&stage.id("caller"), None), None)
+            .await?;
+        // What rarely has a body must not be chunked; the letters of a verb do not matter.
+        for (verb, encoding) in [("GET", ""), ("DELETE", ""), ("patch", "chunked")] {
+            let method = Method::from_bytes(verb.as_bytes())?;
+            let url = caller.url(&format!("invoke/{callee_id}/method/{verb}"));
+            fetch(stage.http.request(method, url)).await?.expect(200)?;
+
+            let seen = app.seen(&format!("/{verb}"));
+            assert_eq!(seen.len(), 1, "{verb}: {seen:?}");
+            assert_eq!(seen[0].method, verb.to_uppercase().as_str());
+            assert_eq!(seen[0].header("transfer-encoding"), encoding, "{verb}");
+            assert!(seen[0].body.is_empty(), "{verb}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn the_application_decides_the_answer() {
     story("invocation-answers", async |stage| {
         let script = |request: &Request| {
@@ -295,6 +321,17 @@ fn the_callee_decides_who_may_call_what() {
             "a denied call reached the application"
         );
         assert!(pair.callee_app.seen("/closed").is_empty());
+        // Neither side counts what was refused as a call that was answered.
+        let name = |part: &str| format!("dapr_runtime_service_invocation_{part}_total");
+        for (port, part, expected) in [
+            (pair.caller.metrics_port, "req_sent", 4.0),
+            (pair.caller.metrics_port, "res_recv", 2.0),
+            (pair.callee.metrics_port, "req_recv", 2.0),
+            (pair.callee.metrics_port, "res_sent", 2.0),
+        ] {
+            let counted = metric(port, &name(part)).await?;
+            assert_eq!(counted, expected, "{part}");
+        }
         // The policy is for others: the own sidecar is trusted.
         let own = pair
             .callee

@@ -11,6 +11,22 @@ use tokio::sync::Semaphore;
 use crate::support::{Answer, App, LIMIT, component, fetch, story};
 
 #[test]
+fn signals_without_a_meaning_end_nothing() {
+    story("shutdown-user-signals", async |stage| {
+        let mut sidecar = stage
+            .sidecar(&stage.spec(&stage.id("kept"), None), None)
+            .await?;
+        for name in ["USR1", "USR2"] {
+            sidecar.process.signal(name).await?;
+        }
+        // Signals that wait are delivered lowest number first, so these have arrived before this one ends it.
+        let status = sidecar.process.terminate(LIMIT).await?;
+        assert_eq!(status.code(), Some(0));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_signal_or_a_request_ends_it_in_order() {
     story("shutdown", async |stage| {
         let mut sidecar = stage

@@ -8,7 +8,7 @@ use dapr_e2e::{Process, Spec, await_condition, ports, process};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::{LIMIT, Stage, component, fetch, story, subscription};
+use crate::support::{App, LIMIT, Stage, component, fetch, story, subscription};
 
 /// Starts a sidecar that has to end by itself with status 1, and returns its one fatal line.
 async fn fatal_line(stage: &Stage, spec: &SidecarSpec) -> Result<String> {
@@ -53,6 +53,41 @@ fn a_taken_port_is_named() {
         let conflict =
             format!("the 'dapr-http-port' argument value {port} conflicts with 'app-port'");
         assert!(line.contains(&conflict), "{line}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_lines_scripts_wait_for_are_logged() {
+    story("start-lines", async |stage| {
+        let app = App::plain().await?;
+        let mut spec = stage.spec(&stage.id("told"), Some(&app));
+        let (http, grpc) = (ports::free().await?, ports::free().await?);
+        (spec.http_port, spec.grpc_port) = (Some(http), Some(grpc));
+        let mut sidecar = stage.sidecar(&spec, None).await?;
+        let lines = [
+            format!("API gRPC server is running on port {grpc}"),
+            format!("HTTP server is running on port {http}"),
+            "Internal gRPC server is running on ".to_owned(),
+            format!("application discovered on port {}", app.port()),
+            "dapr initialized. Status: Running. Init Elapsed ".to_owned(),
+            "Application configuration loaded".to_owned(),
+        ];
+        await_condition("all lines are there", LIMIT, || async {
+            let log = sidecar.process.log();
+            for line in &lines {
+                ensure!(log.contains(&format!("msg=\"{line}")), "{line}:\n{log}");
+            }
+            Ok(())
+        })
+        .await?;
+        let reply = fetch(stage.http.post(sidecar.url("shutdown"))).await?;
+        reply.expect(204)?;
+        sidecar.process.ended(LIMIT).await?;
+        let log = sidecar.process.log();
+        for line in ["Shutdown requested via API", "Daprd shutdown gracefully"] {
+            assert!(log.contains(line), "{line}:\n{log}");
+        }
         Ok(())
     });
 }

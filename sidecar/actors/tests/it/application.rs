@@ -157,8 +157,12 @@ async fn answers_of_methods() {
     .await;
     check(201, None, Err("error from actor service: (201) answer")).await;
     check(500, None, Err("error from actor service: (500) answer")).await;
-    check(500, Some(ERROR_HEADER), Ok(500)).await;
-    check(404, Some(ERROR_HEADER), Ok(404)).await;
+    check(200, Some(ERROR_HEADER), Ok(200)).await;
+    // Marked as the actor's or not: another status is a failure.
+    let failed = "error from actor service: (500) answer";
+    check(500, Some(ERROR_HEADER), Err(failed)).await;
+    let missing = "actor method not found: actors/t/1/method/m";
+    check(404, Some(ERROR_HEADER), Err(missing)).await;
     check(
         200,
         Some("x-daprremindercancel"),

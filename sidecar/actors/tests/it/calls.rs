@@ -425,14 +425,48 @@ async fn policies_of_the_user_replace_the_built_in_ones() {
     );
     // Three attempts of 3 s with two waits of 2 s.
     assert_eq!(before.elapsed(), Duration::from_secs(13));
-    *world.app.failure.lock() = Some(HostError::Service("(500) boom".to_owned()));
+    let waits = async |failure: HostError| {
+        *world.app.failure.lock() = Some(failure);
+        let before = Instant::now();
+        assert!(world.runtime.invoke(call("a", "1", "m")).await.is_err());
+        before.elapsed()
+    };
+    let waited = waits(HostError::Service("(500) boom".to_owned())).await;
+    assert_eq!(waited, Duration::from_secs(4), "tried again twice");
+    let waited = waits(HostError::NotFound("m".to_owned())).await;
+    assert_eq!(waited, Duration::ZERO, "a method does not come by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_without_retries_has_none() {
+    let (world, _stream) = under(serde_json::json!({
+        "policies": {"timeouts": {"short": "3s"}},
+        "targets": {"actors": {"a": {"timeout": "short"}, "gone": {}}},
+    }))
+    .await;
+    for (actor_type, method, seconds) in [("a", "hold", 3), ("gone", "m", 0)] {
+        let before = Instant::now();
+        let result = world.runtime.invoke(call(actor_type, "1", method)).await;
+        assert!(result.is_err(), "{actor_type}");
+        assert_eq!(
+            before.elapsed(),
+            Duration::from_secs(seconds),
+            "{actor_type}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn default_policies_stand_around_the_built_in_retries() {
+    let (world, _stream) = under(serde_json::json!({
+        "policies": {"retries": {"DefaultActorRetryPolicy": {"duration": "2s", "maxRetries": 1}}},
+    }))
+    .await;
     let before = Instant::now();
-    assert!(world.runtime.invoke(call("a", "1", "m")).await.is_err());
-    assert_eq!(
-        before.elapsed(),
-        Duration::ZERO,
-        "errors of the application are final"
-    );
+    let unknown = world.runtime.invoke(call("gone", "1", "m")).await;
+    assert!(unknown.is_err());
+    // Two attempts of five waits of 1 s, and one wait of 2 s.
+    assert_eq!(before.elapsed(), Duration::from_secs(12));
 }
 
 #[tokio::test(start_paused = true)]

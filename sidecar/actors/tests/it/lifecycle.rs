@@ -283,6 +283,11 @@ async fn reminders_need_a_scheduler() {
         world.runtime.delete_reminder("a", "1", "r").await,
         "error deleting actor reminder: scheduler clients are disabled",
     );
+    // One that an older version took can be removed.
+    check(
+        world.runtime.delete_reminder("a", "1", "a#b").await,
+        "error deleting actor reminder: scheduler clients are disabled",
+    );
     let bad = Reminder {
         name: "a#b".to_owned(),
         ..reminder

@@ -179,12 +179,12 @@ pub fn state(error: state::Error, surface: Surface<'_>) -> ApiError {
                 Surface::Http { .. } => {
                     format!("api error: code = InvalidArgument desc = {message}")
                 }
-                Surface::Grpc => message.clone(),
+                Surface::Grpc => message,
             };
-            bad_request("ERR_MALFORMED_REQUEST", outer).with_details(vec![
+            bad_request("ERR_MALFORMED_REQUEST", outer.clone()).with_details(vec![
                 Detail::BadRequest {
                     field: key,
-                    description: message,
+                    description: outer,
                 },
                 resource(&store),
                 info("DAPR_STATE_ILLEGAL_KEY", None),
@@ -420,7 +420,10 @@ pub fn bulk_publish(
             "DAPR_PUBSUB_MARSHAL_EVENTS",
             &pubsub,
             message,
-            facts([("appID", app_id)]),
+            facts([
+                ("appID", app_id),
+                ("error", "entryId is duplicated or not present for entry"),
+            ]),
         ),
         BulkPublishError::Entries {
             pubsub,
@@ -449,7 +452,7 @@ pub fn bulk_body(error: BulkBody<'_>, pubsub: &str, topic: &str, app_id: &str) -
             format!(
                 "error when unmarshaling the request for topic {topic} pubsub {pubsub}: {reason}"
             ),
-            facts([("appID", app_id), ("error", reason)]),
+            facts([("appID", app_id)]),
         ),
         BulkBody::Envelope(reason) => events(
             "DAPR_PUBSUB_MARSHAL_ENVELOPE",

@@ -104,7 +104,7 @@ fn state_rich() {
         store: store(),
         key: "a||b".to_owned(),
     };
-    let violation = |field: &str| {
+    let violation = |field: &str, text: &str| {
         let mut violation = json!({"description": text});
         if !field.is_empty() {
             violation["field"] = json!(field);
@@ -123,7 +123,7 @@ fn state_rich() {
         text,
         Code::InvalidArgument,
     );
-    details(&error, violation("a||b"));
+    details(&error, violation("a||b", text));
     let error = state_transaction(illegal(), HTTP);
     let outer = format!("api error: code = InvalidArgument desc = {text}");
     check(
@@ -133,7 +133,7 @@ fn state_rich() {
         &outer,
         Code::InvalidArgument,
     );
-    details(&error, violation(""));
+    details(&error, violation("", &outer));
 
     let error = state(State::TransactionsNotSupported { store: store() }, HTTP);
     check(
@@ -493,7 +493,10 @@ fn bulk_publishing() {
         &error,
         json!([
             resource("pubsub", "p", message),
-            info("DAPR_PUBSUB_MARSHAL_EVENTS", json!({"appID": "app"}))
+            info(
+                "DAPR_PUBSUB_MARSHAL_EVENTS",
+                json!({"appID": "app", "error": "entryId is duplicated or not present for entry"})
+            )
         ]),
     );
     let entries = BulkPublishError::Entries {
@@ -531,10 +534,7 @@ fn bulk_publishing() {
         &error,
         json!([
             resource("pubsub", "p", message),
-            info(
-                "DAPR_PUBSUB_UNMARSHAL_EVENTS",
-                json!({"appID": "app", "error": "e"})
-            )
+            info("DAPR_PUBSUB_UNMARSHAL_EVENTS", json!({"appID": "app"}))
         ]),
     );
     let message = "error when marshalling cloud event envelope for topic t pubsub p: error: e";

@@ -135,8 +135,7 @@ pub(super) async fn transact(
 fn operation(operation: TransactionalActorStateOperation) -> Result<StateOperation, Status> {
     let kind = operation.operation_type.as_str();
     if !matches!(kind, "upsert" | "delete") {
-        let text = format!("operation type {kind} not supported");
-        return Err(error::actor_operation(text).into());
+        return Err(error::unsupported_operation(kind).into());
     }
     if operation.key.is_empty() {
         return Err(error::actor_operation("missing key").into());

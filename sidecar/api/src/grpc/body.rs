@@ -206,7 +206,8 @@ fn rewrite_size_error(headers: &mut HeaderMap) {
     }
 }
 
-fn size_error(text: &str) -> Option<String> {
+/// Go's text for tonic's of a message over the limit.
+pub(crate) fn size_error(text: &str) -> Option<String> {
     let (verb, rest) = match text.strip_prefix("Error, decoded message length too large: found ") {
         Some(rest) => ("received message", rest),
         None => (
@@ -216,13 +217,8 @@ fn size_error(text: &str) -> Option<String> {
     };
     let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
     let limit = rest.strip_suffix(" bytes")?;
-    let prefix = if verb.starts_with("received") {
-        "grpc: "
-    } else {
-        ""
-    };
     Some(format!(
-        "{prefix}{verb} larger than max ({found} vs. {limit})"
+        "grpc: {verb} larger than max ({found} vs. {limit})"
     ))
 }
 
@@ -241,7 +237,7 @@ mod tests {
         );
         check(
             "Error, encoded message length too large: found 10 bytes, the limit is: 4 bytes",
-            Some("trying to send message larger than max (10 vs. 4)"),
+            Some("grpc: trying to send message larger than max (10 vs. 4)"),
         );
         check("something else", None);
     }

@@ -2,7 +2,7 @@
 
 use dapr_proto::dapr::proto::common::v1::InvokeResponse;
 use dapr_proto::dapr::proto::runtime::v1::InvokeServiceRequest;
-use dapr_sidecar_core::invoke::headers::{encode_binaries, metadata_name};
+use dapr_sidecar_core::invoke::headers::{remove_of_one_call, to_grpc_caller};
 use dapr_sidecar_core::invoke::{self, Origin, Status};
 use dapr_sidecar_core::{body, rpc};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -33,6 +33,7 @@ pub(super) async fn invoke(
         ));
     };
     let mut headers = metadata.into_headers();
+    remove_of_one_call(&mut headers);
     match HeaderValue::try_from(message.content_type) {
         Ok(value) if !value.is_empty() => headers.insert(CONTENT_TYPE, value),
         Ok(_) | Err(_) => headers.remove(CONTENT_TYPE),
@@ -158,20 +159,15 @@ pub(super) fn end(
     }
 }
 
-/// An HTTP application's headers as metadata: registered names would mean something else there, and what is called
-/// binary is base64.
-fn http_metadata(mut headers: HeaderMap, status: StatusCode) -> HeaderMap {
-    encode_binaries(&mut headers);
-    let mut metadata = HeaderMap::with_capacity(headers.len() + 1);
-    for (name, value) in &headers {
-        metadata.append(metadata_name(name), value.clone());
-    }
+/// An HTTP application's headers as metadata, with its status.
+fn http_metadata(headers: HeaderMap, status: StatusCode) -> HeaderMap {
+    let mut metadata = to_grpc_caller(headers);
     metadata.insert(HTTP_STATUS, HeaderValue::from(status.as_u16()));
     metadata
 }
 
 fn http_error(status: StatusCode, body: &[u8], is_head: bool) -> tonic::Status {
-    let text = status.canonical_reason().unwrap_or_default();
+    let text = invoke::status::text(status);
     let shown = if is_head {
         &[]
     } else {

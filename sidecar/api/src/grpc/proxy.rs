@@ -1,6 +1,9 @@
 //! Calls of services this sidecar does not have, forwarded byte by byte.
 
+mod measured;
 mod resilient;
+
+use std::sync::Arc;
 
 use dapr_sidecar_core::body::Body;
 use dapr_sidecar_core::invoke::address::APP_ID_HEADER;
@@ -12,7 +15,8 @@ use http::{Request, Response};
 use crate::http::API_TOKEN;
 use crate::services::Core;
 use crate::settings::Tracing;
-use resilient::Calls;
+use measured::Sent;
+use resilient::{Calls, is_stream};
 
 const CALLEE: HeaderName = HeaderName::from_static("dapr-callee-app-id");
 const CALLER: HeaderName = HeaderName::from_static("dapr-caller-app-id");
@@ -42,6 +46,7 @@ pub(crate) async fn proxy(
         .locate(&target)
         .await
         .map_err(|error| unknown(error.to_string()))?;
+    let mut sent = None;
     match (&location, side) {
         (Location::Local, _) => {
             let caller = match side {
@@ -49,7 +54,9 @@ pub(crate) async fn proxy(
                 Side::Internal(caller) => caller,
             };
             core.invoker.authorize(caller, path)?;
-            request.headers_mut().remove(API_TOKEN);
+            let headers = request.headers_mut();
+            headers.remove(API_TOKEN);
+            headers.remove(APP_ID_HEADER);
         }
         (Location::Remote(peer), Side::Api) => {
             let caller = super::value(&core.app_id);
@@ -60,6 +67,9 @@ pub(crate) async fn proxy(
                 headers.insert(CALLER, caller);
                 headers.insert(CALLEE, callee);
             }
+            if let Some(metrics) = &core.metrics {
+                sent = Sent::begin(Arc::clone(metrics), &target, is_stream(request.headers()));
+            }
             if let Some(policy) = core.invoker.policy(&target, request.uri().path()) {
                 let target = target.as_str();
                 let calls = Calls {
@@ -67,7 +77,7 @@ pub(crate) async fn proxy(
                     target,
                     policy,
                 };
-                return calls.forward(location, request).await;
+                return watched(sent, calls.forward(location, request).await);
             }
         }
         // Forwarding once more could go round in circles.
@@ -82,7 +92,17 @@ pub(crate) async fn proxy(
             )));
         }
     }
-    core.proxy.forward(location, request).await
+    watched(sent, core.proxy.forward(location, request).await)
+}
+
+fn watched(
+    sent: Option<Sent>,
+    answer: Result<Response<Body>, rpc::Status>,
+) -> Result<Response<Body>, rpc::Status> {
+    match sent {
+        Some(sent) => sent.watch(answer),
+        None => answer,
+    }
 }
 
 /// The app id of the callee wins over that of the application.

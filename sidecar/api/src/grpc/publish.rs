@@ -6,30 +6,33 @@ use dapr_proto::dapr::proto::runtime::v1::{
     BulkPublishRequest, BulkPublishResponse, PublishEventRequest,
 };
 use dapr_sidecar_core::pubsub::{BulkEntry, PublishRequest, Trace};
+use http::HeaderValue;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use crate::error::{self, Surface};
 use crate::services::Core;
 
-/// The trace of the request, as the middleware has left it in the metadata.
+/// The trace of the request, as the middleware has left it in the metadata: the binary form first.
 fn trace(metadata: &MetadataMap) -> Trace {
-    let text = |name: &str| {
-        let text = metadata.get(name).and_then(|value| value.to_str().ok());
-        text.unwrap_or_default().to_owned()
-    };
-    Trace {
-        traceparent: text("traceparent"),
-        tracestate: text("tracestate"),
-    }
+    let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+    let binary = metadata
+        .get_bin("grpc-trace-bin")
+        .and_then(|value| HeaderValue::from_bytes(value.as_encoded_bytes()).ok())
+        .and_then(|value| crate::trace::from_binary(&value));
+    let traceparent = binary
+        .as_ref()
+        .and_then(|value| value.to_str().ok())
+        .or_else(|| text("traceparent"));
+    crate::trace::published(
+        traceparent.unwrap_or_default(),
+        text("tracestate").unwrap_or_default(),
+    )
 }
 
 /// Whether a message goes out without an envelope; a value that is no boolean is refused later.
 fn is_raw(metadata: &BTreeMap<String, String>) -> bool {
-    metadata.iter().any(|(name, value)| {
-        name.eq_ignore_ascii_case("rawPayload")
-            && matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")
-    })
+    dapr_sidecar_core::pubsub::is_raw(metadata).unwrap_or(false)
 }
 
 /// A message without an envelope has no other place for its trace than its metadata.
@@ -112,9 +115,49 @@ mod tests {
     fn raw_messages() {
         check(&[], false);
         check(&[("rawPayload", "true")], true);
-        check(&[("RAWPAYLOAD", "1")], true);
+        check(&[("rawPayload", "1")], true);
+        check(&[("RAWPAYLOAD", "1")], false);
         check(&[("rawPayload", "false")], false);
         check(&[("rawPayload", "yes")], false);
+    }
+
+    #[test]
+    fn the_trace_of_a_request() {
+        const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        const OTHER: &str = "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let check = |pairs: &[(&'static str, &str)], expected: (&str, &str)| {
+            let mut metadata = MetadataMap::new();
+            for (name, value) in pairs {
+                metadata.insert(*name, value.parse().expect("a value"));
+            }
+            let binary = crate::trace::to_binary(&HeaderValue::from_static(OTHER));
+            if pairs.iter().any(|(name, _)| *name == "with-binary") {
+                let binary = binary.expect("a trace");
+                let binary = MetadataMap::from_headers(http::HeaderMap::from_iter([(
+                    http::HeaderName::from_static("grpc-trace-bin"),
+                    binary,
+                )]));
+                let value = binary.get_bin("grpc-trace-bin").expect("there");
+                metadata.insert_bin("grpc-trace-bin", value.clone());
+            }
+            let trace = trace(&metadata);
+            assert_eq!(
+                (&*trace.traceparent, &*trace.tracestate),
+                expected,
+                "{pairs:?}"
+            );
+        };
+        check(&[], ("", ""));
+        check(
+            &[("traceparent", PARENT), ("tracestate", "a=b")],
+            (PARENT, "a=b"),
+        );
+        check(
+            &[("traceparent", PARENT), ("with-binary", "x")],
+            (OTHER, ""),
+        );
+        check(&[("traceparent", "bad"), ("tracestate", "a=b")], ("", ""));
+        check(&[("tracestate", "a=b")], ("", ""));
     }
 
     #[test]

@@ -59,6 +59,8 @@ where
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
+        // gRPC has no dates: SDKs hand headers on to their users as metadata of the answer.
+        .auto_date_header(false)
         .keep_alive_interval(Some(PING.0))
         .keep_alive_timeout(PING.1)
         .max_header_list_size(MAX_METADATA)

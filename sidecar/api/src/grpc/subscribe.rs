@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use dapr_proto::dapr::proto::runtime::v1::subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as RequestType;
 use dapr_proto::dapr::proto::runtime::v1::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as ResponseType;
-use dapr_proto::dapr::proto::runtime::v1::topic_event_response::TopicEventResponseStatus;
 use dapr_proto::dapr::proto::runtime::v1::{
     SubscribeTopicEventsRequestAlpha1, SubscribeTopicEventsRequestInitialAlpha1,
     SubscribeTopicEventsRequestProcessedAlpha1, SubscribeTopicEventsResponseAlpha1,
@@ -94,6 +93,8 @@ fn response(kind: ResponseType) -> SubscribeTopicEventsResponseAlpha1 {
 
 /// The stream of one subscription.
 pub(crate) struct Subscribed {
+    /// Goes out first: no event overtakes it, and no end.
+    greeting: Option<SubscribeTopicEventsResponseAlpha1>,
     requests: Streaming<SubscribeTopicEventsRequestAlpha1>,
     events: mpsc::Receiver<SubscribeTopicEventsResponseAlpha1>,
     answers: Arc<Answers>,
@@ -121,11 +122,7 @@ pub(super) async fn subscribe(
     };
     let (sender, events) = mpsc::channel(CHANNEL);
     let answers = Arc::<Answers>::default();
-    // First in the channel, so that no event can overtake it.
     let greeting = ResponseType::InitialResponse(SubscribeTopicEventsResponseInitialAlpha1 {});
-    sender
-        .try_send(response(greeting))
-        .map_err(|error| Status::internal(error.to_string()))?;
     let sink = Sink {
         events: sender,
         answers: Arc::clone(&answers),
@@ -136,6 +133,7 @@ pub(super) async fn subscribe(
         .await
         .map_err(|error| wire::to_tonic(error::subscribe(&error, &pubsub)))?;
     Ok(Subscribed {
+        greeting: Some(response(greeting)),
         requests,
         events,
         answers,
@@ -147,7 +145,7 @@ pub(super) async fn subscribe(
 async fn initial(
     requests: &mut Streaming<SubscribeTopicEventsRequestAlpha1>,
 ) -> Result<SubscribeTopicEventsRequestInitialAlpha1, Status> {
-    let first = requests.message().await?.unwrap_or_default();
+    let first = requests.message().await?.ok_or_else(end_of_stream)?;
     let Some(RequestType::InitialRequest(initial)) = first.subscribe_topic_events_request_type
     else {
         return Err(Status::unknown("initial request is required"));
@@ -161,19 +159,14 @@ async fn initial(
     Ok(initial)
 }
 
+/// How a stream ends whose caller will say nothing more, so that it takes nothing more either.
+fn end_of_stream() -> Status {
+    Status::unknown("EOF")
+}
+
 impl Subscribed {
     fn answered(&self, processed: SubscribeTopicEventsRequestProcessedAlpha1) {
-        let outcome = match processed.status.unwrap_or_default().status() {
-            TopicEventResponseStatus::Success => EventOutcome::Success,
-            TopicEventResponseStatus::Retry => EventOutcome::Retry {
-                reason: format!(
-                    "RETRY status returned from app while processing pub/sub event {}",
-                    processed.id
-                ),
-                code: None,
-            },
-            TopicEventResponseStatus::Drop => EventOutcome::Drop,
-        };
+        let outcome = wire::event_outcome(processed.status.unwrap_or_default().status);
         let waiting = {
             let mut answers = self.answers.lock();
             let waiting = answers.get_mut(&processed.id).and_then(Vec::pop);
@@ -196,18 +189,14 @@ impl Subscribed {
     }
 
     /// Reads answers until there are none; `Err` ends the stream.
-    fn read_answers(&mut self, cx: &mut Context<'_>) -> Result<(), Option<Status>> {
+    fn read_answers(&mut self, cx: &mut Context<'_>) -> Result<(), Status> {
         while let Poll::Ready(next) = self.requests.poll_next_unpin(cx) {
-            let Some(request) = next else {
-                return Err(None);
-            };
-            match request.map_err(Some)?.subscribe_topic_events_request_type {
+            let request = next.ok_or_else(end_of_stream)??;
+            match request.subscribe_topic_events_request_type {
                 Some(RequestType::EventProcessed(processed)) => self.answered(processed),
-                Some(RequestType::InitialRequest(_)) => {
-                    let text = "duplicate initial request received";
-                    return Err(Some(Status::unknown(text)));
+                Some(RequestType::InitialRequest(_)) | None => {
+                    return Err(Status::unknown("duplicate initial request received"));
                 }
-                None => return Err(Some(Status::unknown("message has no known content"))),
             }
         }
         Ok(())
@@ -218,9 +207,12 @@ impl Stream for Subscribed {
     type Item = Result<SubscribeTopicEventsResponseAlpha1, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(greeting) = self.greeting.take() {
+            return Poll::Ready(Some(Ok(greeting)));
+        }
         if let Err(end) = self.read_answers(cx) {
             self.answers.lock().clear();
-            return Poll::Ready(end.map(Err));
+            return Poll::Ready(Some(Err(end)));
         }
         if let Poll::Ready(event) = self.events.poll_recv(cx) {
             return Poll::Ready(event.map(Ok));

@@ -8,6 +8,7 @@ use dapr_sidecar_core::actors::{
 };
 use dapr_sidecar_core::body::{self, Body};
 use dapr_sidecar_core::fields::Fields;
+use dapr_sidecar_core::invoke::headers::hop_by_hop;
 use dapr_sidecar_core::state::canonical_value;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -39,8 +40,8 @@ fn open<'a>(
 pub(super) async fn invoke(mut call: Call<'_>, kind: &str, id: &str, method: &str) -> Handled {
     let (kind, id, method) = (decode(kind)?, decode(id)?, decode(method)?);
     let body = call.read().await.map_err(|error| {
-        let error = actors::Error::Invoke(error.to_string());
-        error::actor(error, Surface::Grpc)
+        let text = format!("failed to read body: {error}");
+        failed(actors::Error::BadRequest(text))
     })?;
     let mut headers = std::mem::take(&mut call.headers);
     headers.remove(::http::header::HOST);
@@ -69,11 +70,13 @@ fn reply_response(reply: actors::Reply) -> Response<Body> {
     *headers = reply.headers;
     // The length is that of the body at hand, and connections are ours.
     headers.remove(::http::header::CONTENT_LENGTH);
-    headers.remove(::http::header::CONNECTION);
-    headers.remove(::http::header::TRANSFER_ENCODING);
-    headers
-        .entry(CONTENT_TYPE)
-        .or_insert(HeaderValue::from_static("application/json"));
+    let names = headers.keys().filter(|name| hop_by_hop(name.as_str()));
+    for name in names.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+    let json = HeaderValue::from_static("application/json");
+    let first = headers.remove(CONTENT_TYPE).unwrap_or(json);
+    headers.insert(CONTENT_TYPE, first);
     response
 }
 
@@ -85,37 +88,41 @@ pub(super) async fn transact(mut call: Call<'_>, kind: &str, id: &str) -> Handle
     if call.core.actors.status().phase == Phase::Disabled {
         return Err(failed(actors::Error::NoPlacement));
     }
-    let operations = entries
-        .iter()
-        .flatten()
-        .map(state_operation)
-        .collect::<Result<Vec<_>, ApiError>>()?;
-    call.core
-        .actors
-        .transact(&kind, &id, operations)
-        .await
-        .map_err(failed)?;
-    Ok(no_content())
+    let mut operations = Vec::new();
+    let mut wrong = None;
+    for entry in entries.iter().flatten() {
+        let operation: String = entry.get("operation").map_err(error::malformed)?;
+        match state_operation(&operation, entry) {
+            Ok(operation) => operations.push(operation),
+            Err(error) => wrong = wrong.or(Some(error)),
+        }
+    }
+    // Whether the actor is here comes before what is wrong with an operation.
+    let operations = if wrong.is_some() { vec![] } else { operations };
+    let actors = &call.core.actors;
+    let done = actors.transact(&kind, &id, operations).await;
+    done.map_err(failed)?;
+    wrong.map_or(Ok(no_content()), |error| Err(error.into()))
 }
 
-fn state_operation(entry: &Fields<'_>) -> Result<StateOperation, ApiError> {
-    let operation: String = entry.get("operation").map_err(error::malformed)?;
+fn state_operation(operation: &str, entry: &Fields<'_>) -> Result<StateOperation, ApiError> {
+    let refused = |error: serde_json::Error| error::actor_operation(error.to_string());
+    let request = entry
+        .raw("request")
+        .ok_or_else(|| error::actor_operation("request data is empty"))?;
     if operation.is_empty() {
         return Err(error::actor_operation("operation is empty"));
     }
-    if !matches!(operation.as_str(), "upsert" | "delete") {
+    if !matches!(operation, "upsert" | "delete") {
         let text = format!("operation type {operation} not supported");
         return Err(error::actor_operation(text));
     }
-    let request: Fields<'_> = entry
-        .borrowed("request")
-        .map_err(error::malformed)?
-        .ok_or_else(|| error::actor_operation("request data is empty"))?;
-    let key: String = request.get("key").map_err(error::malformed)?;
+    let request: Fields<'_> = serde_json::from_str(request.get()).map_err(refused)?;
+    let key: String = request.get("key").map_err(refused)?;
     if key.is_empty() {
         return Err(error::actor_operation("missing key"));
     }
-    let etag = request.get("etag").map_err(error::malformed)?;
+    let etag = request.get("etag").map_err(refused)?;
     if operation == "delete" {
         return Ok(StateOperation::Delete { key, etag });
     }
@@ -124,7 +131,7 @@ fn state_operation(entry: &Fields<'_>) -> Result<StateOperation, ApiError> {
         key,
         value: value.map_err(error::malformed)?,
         etag,
-        metadata: request.metadata("metadata").map_err(error::malformed)?,
+        metadata: request.metadata("metadata").map_err(refused)?,
     })
 }
 
@@ -157,12 +164,9 @@ struct Registration {
 }
 
 fn registration(body: &Bytes) -> Result<Registration, ApiError> {
-    if body.is_empty() {
-        return Ok(Registration::default());
-    }
     let read = || -> Result<_, serde_json::Error> {
         let fields: Fields<'_> = serde_json::from_slice(body)?;
-        let data = fields.raw("data").map(|data| data.get().as_bytes());
+        let data = fields.verbatim("data").map(|data| data.get().as_bytes());
         Ok(Registration {
             data: data.map_or_else(Bytes::new, Bytes::copy_from_slice),
             due_time: fields.get("dueTime")?,
@@ -279,4 +283,46 @@ pub(super) async fn delete_timer(call: Call<'_>, kind: &str, id: &str, name: &st
         .await
         .map_err(failed)?;
     Ok(no_content())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_keep_nothing_of_the_connection_of_the_application() {
+        let mut headers = ::http::HeaderMap::new();
+        for (name, value) in [
+            ("keep-alive", "timeout=5"),
+            ("connection", "keep-alive"),
+            ("content-length", "9"),
+            ("content-type", "a/b"),
+            ("content-type", "c/d"),
+            ("x-kept", "1"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let answer = reply_response(actors::Reply {
+            status: ::http::StatusCode::OK,
+            headers,
+            body: Bytes::new(),
+        });
+        let names: Vec<_> = answer.headers().iter().collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert_eq!(answer.headers()[CONTENT_TYPE], "a/b");
+        assert_eq!(answer.headers()["x-kept"], "1");
+    }
+
+    #[test]
+    fn data_of_a_registration_is_kept_as_it_stands() {
+        let check = |body: &'static str, expected: Option<&str>| {
+            let read = registration(&Bytes::from_static(body.as_bytes()));
+            let data = read.map(|given| String::from_utf8_lossy(&given.data).into_owned());
+            assert_eq!(data.ok().as_deref(), expected, "{body}");
+        };
+        check("{}", Some(""));
+        check(r#"{"data":null}"#, Some("null"));
+        check(r#"{"DATA": [1.50, "x"]}"#, Some(r#"[1.50, "x"]"#));
+        check("", None);
+    }
 }

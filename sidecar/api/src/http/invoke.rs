@@ -84,7 +84,12 @@ pub(super) async fn invoke(
 
 /// The application's answer, without what belongs to its connection; a gRPC application's error becomes the mapped status with the status as JSON.
 fn answer(response: invoke::Response) -> Response<Body> {
-    let headers = from_app_response(response.headers);
+    let mut headers = from_app_response(response.headers);
+    if !response.type_url.is_empty() {
+        // An encoded message is that, whatever the application says.
+        let kind = HeaderValue::from_static("application/x-protobuf");
+        headers.insert(CONTENT_TYPE, kind);
+    }
     let (status, body) = match response.status {
         Status::Http(status) => (status, response.body),
         Status::Grpc(status) if status.code == rpc::Code::Ok => {
@@ -105,6 +110,13 @@ fn answer(response: invoke::Response) -> Response<Body> {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
+    // Upstream answers these as errors of its own, which are JSON where nothing else is said.
+    if !status.is_success() && !status.is_redirection() && !status.is_informational() {
+        let headers = answer.headers_mut();
+        headers
+            .entry(CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static("application/json"));
+    }
     answer
 }
 

@@ -95,9 +95,14 @@ impl<'a> Query<'a> {
 
     /// The first value under `name`; empty when there is none.
     pub(crate) fn get(self, name: &str) -> Cow<'a, str> {
-        self.pairs()
-            .find(|(key, _)| key == name)
-            .map_or(Cow::Borrowed(""), |(_, value)| value)
+        self.find(name).unwrap_or_default()
+    }
+
+    /// The first value under `name`.
+    pub(crate) fn find(self, name: &str) -> Option<Cow<'a, str>> {
+        let mut pairs = self.pairs();
+        let found = pairs.find(|(key, _)| key == name)?;
+        Some(found.1)
     }
 
     /// Request metadata: what stands under `metadata.<key>`, the first value of each.
@@ -176,6 +181,8 @@ mod tests {
         assert_eq!(query.metadata(), expected);
         assert_eq!(query.get("x"), "3");
         assert_eq!(query.get("y"), "");
+        assert_eq!(query.find("y"), None);
+        assert_eq!(Query("y=").find("y").as_deref(), Some(""));
     }
 
     proptest! {

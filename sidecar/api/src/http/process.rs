@@ -29,8 +29,9 @@ pub(super) fn healthz(core: &Core, query: Query<'_>) -> Handled {
     if !unready.is_empty() {
         return Err(error::not_ready(&unready).into());
     }
-    let asked = query.get("appid");
-    if !asked.is_empty() && asked != core.app_id {
+    // A name that is asked for and empty is another one, too.
+    let asked = query.find("appid");
+    if asked.is_some_and(|asked| asked != core.app_id) {
         return Err(error::app_id_mismatch().into());
     }
     Ok(no_content())

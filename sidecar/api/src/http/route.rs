@@ -143,6 +143,8 @@ fn publish<'p>(method: &Method, version: &str, rest: &'p str) -> Option<Matched<
         return None;
     }
     let (first, topic) = rest.split_once('/')?;
+    // A topic may have slashes, but does not end with one.
+    let topic = topic.strip_suffix('/').unwrap_or(topic);
     if first.is_empty() || topic.is_empty() {
         return None;
     }
@@ -514,6 +516,16 @@ mod tests {
             "POST",
             "/v1.0/publish/p/a/b/c",
             Some((PublishEvent("p", "a/b/c"), "v1/publish")),
+        );
+        check(
+            "POST",
+            "/v1.0/publish/p/a/b/",
+            Some((PublishEvent("p", "a/b"), "v1/publish")),
+        );
+        check(
+            "POST",
+            "/v1.0/publish/bulk/p/a/",
+            Some((BulkPublishEvent("p", "a"), "v1/publish")),
         );
         check(
             "POST",

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::family::{Builder, observe, observe_with};
-use super::path::reduce;
+use super::path;
 use super::{ApiMetrics, MetricsSettings};
 use crate::grpc::method;
 
@@ -23,7 +23,7 @@ const CODES: usize = 17;
 struct HttpSeries {
     requests: IntCounter,
     responses: Option<IntCounter>,
-    latency: OnceLock<Histogram>,
+    latency: Histogram,
 }
 
 /// Handles of one path by method and status: a handful, found faster by walking than by hashing.
@@ -72,10 +72,10 @@ impl Http {
         settings: &MetricsSettings,
     ) -> prometheus::Result<Self> {
         const LABELS: [&str; 3] = ["method", "path", "status"];
-        let responses = settings.paths.increased_cardinality.then(|| {
+        let responses = settings.paths.increased_cardinality().then(|| {
             builder.counter(
                 "http_server_response_count",
-                "The number of HTTP responses.",
+                "The number of HTTP responses",
                 &LABELS,
             )
         });
@@ -124,7 +124,7 @@ impl Http {
                 .responses
                 .as_ref()
                 .map(|responses| responses.with_label_values(&labels)),
-            latency: OnceLock::new(),
+            latency: self.latency.with_label_values(&labels),
         });
         let mut kept = self.kept.write();
         if kept.len() < KEPT_PATHS || kept.contains_key(path) {
@@ -141,22 +141,22 @@ impl HttpClient {
         Ok(Self {
             sent: builder.size(
                 "http_client_sent_bytes",
-                "Total bytes sent in request body (not including headers).",
+                "Total bytes sent in request body (not including headers)",
                 &LABELS,
             )?,
             received: builder.size(
                 "http_client_received_bytes",
-                "Total bytes received in response bodies (not including headers).",
+                "Total bytes received in response bodies (not including headers but including error responses with bodies)",
                 &[],
             )?,
             latency: builder.latency(
                 "http_client_roundtrip_latency",
-                "End-to-end latency of calls to the application.",
+                "Time between first byte of request headers sent to last byte of response received, or terminal error",
                 &LABELS,
             )?,
             completed: builder.counter(
                 "http_client_completed_count",
-                "Count of completed requests.",
+                "Count of completed requests",
                 &LABELS,
             )?,
             probe_latency: builder.latency(
@@ -264,11 +264,8 @@ impl Grpc {
         kept.completed[code]
             .get_or_init(|| self.completed.with_label_values(&labels))
             .inc();
-        if super::family::millis(call.elapsed).is_some() {
-            let histogram =
-                kept.latency[code].get_or_init(|| self.latency.with_label_values(&labels));
-            observe(histogram, call.elapsed);
-        }
+        let histogram = kept.latency[code].get_or_init(|| self.latency.with_label_values(&labels));
+        observe(histogram, call.elapsed);
         let method = [call.method];
         kept.received
             .get_or_init(|| self.received.with_label_values(&method))
@@ -338,13 +335,7 @@ impl ApiMetrics {
         if let Some(responses) = &series.responses {
             responses.inc();
         }
-        if super::family::millis(call.elapsed).is_some() {
-            let labels = [self.verb(call.method), &path, call.status.as_str()];
-            let histogram = series
-                .latency
-                .get_or_init(|| self.http.latency.with_label_values(&labels));
-            observe(histogram, call.elapsed);
-        }
+        observe(&series.latency, call.elapsed);
         let none: [&str; 0] = [];
         let (request, response) = self.http.sizes.get_or_init(|| {
             (
@@ -359,11 +350,8 @@ impl ApiMetrics {
     /// A call to the application over HTTP.
     pub fn http_client(&self, call: &HttpCall<'_>) {
         let client = &self.http.client;
-        let path = if self.settings.paths.increased_cardinality {
-            reduce(call.path)
-        } else {
-            "".into()
-        };
+        let path = path::of_application(call.path);
+        let path = self.settings.paths.label(&path);
         let verb = self.verb(call.method);
         let labels = [verb, &*path, call.status.as_str()];
         client.completed.with_label_values(&labels).inc();

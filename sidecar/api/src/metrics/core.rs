@@ -8,7 +8,7 @@ use dapr_sidecar_core::metrics::{
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
 use super::ApiMetrics;
-use super::family::{Builder, Latency, observe_with};
+use super::family::{Builder, Latency, observe_long_with};
 
 /// A call counter with its latencies.
 struct Calls {
@@ -34,7 +34,7 @@ impl Calls {
 
     fn record(&self, labels: &[&str], elapsed: Duration) {
         self.count.with_label_values(labels).inc();
-        observe_with(&self.latency, labels, elapsed);
+        observe_long_with(&self.latency, labels, elapsed);
     }
 }
 
@@ -303,7 +303,7 @@ impl InvokeMetrics for ApiMetrics {
             .response_received
             .with_label_values(&[app_id, status.text(), kind(streaming)])
             .inc();
-        observe_with(
+        observe_long_with(
             &self.core.response_latency,
             &[app_id, status.text()],
             elapsed,

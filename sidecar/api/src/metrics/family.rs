@@ -121,22 +121,20 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Whole milliseconds, when there is at least one.
-pub(super) fn millis(elapsed: Duration) -> Option<f64> {
-    let millis = elapsed.as_millis();
-    (millis > 0).then_some(millis as f64)
-}
-
-/// Measures with a handle that is already there.
+/// Measures in whole milliseconds with a handle that is already there.
 pub(super) fn observe(histogram: &Histogram, elapsed: Duration) {
-    if let Some(millis) = millis(elapsed) {
-        histogram.observe(millis);
-    }
+    histogram.observe(elapsed.as_millis() as f64);
 }
 
-/// Measures; the series comes into being only with a value to show.
+/// Measures in whole milliseconds.
 pub(super) fn observe_with(family: &HistogramVec, labels: &[&str], elapsed: Duration) {
-    if let Some(millis) = millis(elapsed) {
-        family.with_label_values(labels).observe(millis);
+    observe(&family.with_label_values(labels), elapsed);
+}
+
+/// Measures what took at least a millisecond, as upstream does for components; the series comes into being only with a
+/// value to show.
+pub(super) fn observe_long_with(family: &HistogramVec, labels: &[&str], elapsed: Duration) {
+    if elapsed.as_millis() > 0 {
+        observe_with(family, labels, elapsed);
     }
 }

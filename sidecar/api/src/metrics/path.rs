@@ -5,41 +5,66 @@ use std::borrow::Cow;
 /// What the `path` label shows.
 #[derive(Debug, Clone, Default)]
 pub struct PathMatching {
-    /// Without a matching pattern: the path itself when set, else nothing. Upstream's default is on.
-    pub increased_cardinality: bool,
-    /// Patterns in Go's form: `/a/{id}`, `/a/` for everything below, `{rest...}` at the end.
-    pub patterns: Vec<String>,
+    increased_cardinality: bool,
+    patterns: Vec<String>,
 }
 
 impl PathMatching {
+    /// Patterns in Go's form: `/a/{id}`, `/a/` for everything below, `{rest...}` at the end. A path without a matching one
+    /// is shown itself with `increased_cardinality`, upstream's default, else not at all.
+    pub fn new(increased_cardinality: bool, patterns: &[String]) -> Self {
+        // They hold for the methods of invocations, too.
+        let patterns = patterns.iter().flat_map(|pattern| {
+            let pattern = pattern.trim_start_matches('/');
+            [
+                format!("/{pattern}"),
+                format!("/v1.0/invoke/{{app_id}}/method/{pattern}"),
+            ]
+        });
+        Self {
+            increased_cardinality,
+            patterns: patterns.collect(),
+        }
+    }
+
+    pub(crate) fn increased_cardinality(&self) -> bool {
+        self.increased_cardinality
+    }
+
     /// The label of a path.
     pub(crate) fn label<'a>(&'a self, path: &'a str) -> Cow<'a, str> {
-        if let Some(pattern) = self.best(path) {
+        if self.patterns.is_empty() && !self.increased_cardinality {
+            return Cow::Borrowed("");
+        }
+        let reduced = reduce(path);
+        if let Some(pattern) = self.best(&reduced) {
             return Cow::Borrowed(pattern);
         }
         if self.increased_cardinality {
-            return reduce(path);
+            return reduced;
         }
         Cow::Borrowed("")
     }
 
-    /// The most specific pattern that matches; patterns apply to the methods of invocations, too.
-    fn best<'a>(&'a self, path: &'a str) -> Option<&'a str> {
-        if self.patterns.is_empty() {
-            return None;
-        }
-        let invoked = path
-            .strip_prefix("/v1.0/invoke/")
-            .and_then(|rest| rest.split_once("/method"))
-            .map(|(_, method)| method);
-        self.patterns
-            .iter()
-            .map(String::as_str)
-            .filter(|pattern| {
-                matches(pattern, path) || invoked.is_some_and(|method| matches(pattern, method))
-            })
+    /// The most specific pattern that matches.
+    fn best(&self, path: &str) -> Option<&str> {
+        let patterns = self.patterns.iter().map(String::as_str);
+        patterns
+            .filter(|pattern| matches(pattern, path))
             .max_by_key(|pattern| literals(pattern))
     }
+}
+
+/// What a path at the application is called: with a slash in front, unless it is that of an actor or empty.
+pub(super) fn of_application(path: &str) -> Cow<'_, str> {
+    let bare = path.trim_start_matches('/');
+    if bare.is_empty() || bare.starts_with("actors/") {
+        return Cow::Borrowed(bare);
+    }
+    if path.len() == bare.len() + 1 {
+        return Cow::Borrowed(path);
+    }
+    Cow::Owned(format!("/{bare}"))
 }
 
 /// More literal segments are more specific.
@@ -166,31 +191,50 @@ mod tests {
 
     #[test]
     fn patterns_win_over_paths() {
-        let paths = |increased_cardinality| PathMatching {
-            increased_cardinality,
-            patterns: vec![
-                "/orders/{id}".to_owned(),
-                "/orders/{id}/".to_owned(),
-                "/all/{r...}".to_owned(),
-            ],
-        };
+        let patterns = [
+            "/orders/{id}",
+            "/orders/{id}/",
+            "/all/{r...}",
+            "events/in",
+            "/v1.0/state/{store}",
+        ]
+        .map(str::to_owned);
+        let paths = |increased_cardinality| PathMatching::new(increased_cardinality, &patterns);
         let check = |path: &str, expected: &str| {
             assert_eq!(paths(false).label(path), expected, "{path}");
         };
         check("/orders/1", "/orders/{id}");
-        check("/v1.0/invoke/a/method/orders/1", "/orders/{id}");
+        check(
+            "/v1.0/invoke/a/method/orders/1",
+            "/v1.0/invoke/{app_id}/method/orders/{id}",
+        );
+        check("/events/in", "/events/in");
+        // Patterns see the path without what a request adds to it.
+        check("/v1.0/state/s/key", "/v1.0/state/{store}");
         check("/orders/1/lines/2", "/orders/{id}/");
         check("/all/a/b", "/all/{r...}");
         check("/other", "");
         assert_eq!(paths(true).label("/other"), "/other");
     }
 
+    #[test]
+    fn paths_at_the_application() {
+        let check = |path: &str, expected: &str| assert_eq!(of_application(path), expected);
+        check("echo", "/echo");
+        check("/echo", "/echo");
+        check("//echo/x", "/echo/x");
+        check("", "");
+        check("/", "");
+        check("/actors/t/1/method/m", "actors/t/1/method/m");
+    }
+
     proptest! {
         #[test]
         fn never_panics(path in "[/a-z.{}ä]{0,40}", pattern in "[/a-z.{}$ä]{0,20}") {
             let _ = reduce(&path);
-            let paths = PathMatching { increased_cardinality: true, patterns: vec![pattern] };
+            let paths = PathMatching::new(true, &[pattern]);
             let _ = paths.label(&path);
+            let _ = of_application(&path);
         }
     }
 }

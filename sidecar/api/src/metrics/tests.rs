@@ -31,10 +31,7 @@ fn has(registry: &Registry, line: &str) {
 
 fn increased() -> MetricsSettings {
     MetricsSettings {
-        paths: PathMatching {
-            increased_cardinality: true,
-            patterns: Vec::new(),
-        },
+        paths: PathMatching::new(true, &[]),
         ..MetricsSettings::default()
     }
 }
@@ -87,6 +84,38 @@ fn http_server() {
     has(
         &registry,
         r#"dapr_http_server_response_bytes_bucket{app_id="app",le="1024"} 0"#,
+    );
+}
+
+#[test]
+fn calls_below_a_millisecond_are_measured() {
+    let (registry, metrics) = metrics(increased());
+    let quick = |path| HttpCall {
+        elapsed: Duration::from_micros(10),
+        ..call(&Method::GET, path)
+    };
+    metrics.http_server(&quick("/x"));
+    metrics.http_client(&quick("echo"));
+    metrics.http_client(&quick("/echo"));
+    let labels = |path| format!(r#"{{app_id="app",method="GET",path="{path}",status="200"}}"#);
+    let (server, client) = (labels("/x"), labels("/echo"));
+    has(
+        &registry,
+        &format!("dapr_http_server_latency_count{server} 1"),
+    );
+    for name in ["roundtrip_latency_count", "completed_count"] {
+        has(&registry, &format!("dapr_http_client_{name}{client} 2"));
+    }
+    metrics.grpc_server(&GrpcCall {
+        method: "/dapr.proto.runtime.v1.Dapr/GetState",
+        code: Code::Ok,
+        received: 1,
+        sent: 1,
+        elapsed: Duration::ZERO,
+    });
+    has(
+        &registry,
+        r#"dapr_grpc_io_server_server_latency_count{app_id="app",grpc_server_method="/dapr.proto.runtime.v1.Dapr/GetState",grpc_server_status="OK"} 1"#,
     );
 }
 

@@ -3,35 +3,60 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use dapr_proto::dapr::proto::runtime::v1::TopicEventRequest;
-use dapr_sidecar_core::app::Event;
+use dapr_proto::dapr::proto::runtime::v1::topic_event_response::TopicEventResponseStatus;
+use dapr_proto::dapr::proto::runtime::v1::{TopicEventCeRequest, TopicEventRequest};
+use dapr_sidecar_core::app::{Event, EventOutcome};
+use dapr_sidecar_core::state::canonical_value;
 use serde_json::{Map, Value};
 
 /// The CloudEvent of a delivery as `TopicEventRequest`: known attributes as fields, everything else as
 /// extensions. Data of a content type that is neither text nor JSON is empty, as upstream leaves it.
 pub fn topic_event(event: Event) -> TopicEventRequest {
-    let mut attributes = event.cloud_event;
-    let data_content_type = take(&mut attributes, "datacontenttype");
-    let data = data(&mut attributes, &data_content_type);
+    let event_only = cloud_event(event.cloud_event);
     TopicEventRequest {
+        id: event_only.id,
+        source: event_only.source,
+        r#type: event_only.r#type,
+        spec_version: event_only.spec_version,
+        data_content_type: event_only.data_content_type,
+        data: event_only.data,
+        topic: event.topic,
+        pubsub_name: event.pubsub_name,
+        path: event.path,
+        extensions: event_only.extensions,
+    }
+}
+
+/// The same of an event in a batch.
+pub fn cloud_event(mut attributes: Map<String, Value>) -> TopicEventCeRequest {
+    let data_content_type = take(&mut attributes, "datacontenttype");
+    TopicEventCeRequest {
         id: take(&mut attributes, "id"),
         source: take(&mut attributes, "source"),
         r#type: take(&mut attributes, "type"),
         spec_version: take(&mut attributes, "specversion"),
+        data: data(&mut attributes, &data_content_type),
         data_content_type,
-        data,
-        topic: event.topic,
-        pubsub_name: event.pubsub_name,
-        path: event.path,
         extensions: Some(to_struct(attributes)),
     }
 }
 
+/// What the status of an answer means; a number that nobody knows does not acknowledge anything.
+pub fn event_outcome(status: i32) -> EventOutcome {
+    let retry = |reason: String| EventOutcome::Retry { reason, code: None };
+    match TopicEventResponseStatus::try_from(status) {
+        Ok(TopicEventResponseStatus::Success) => EventOutcome::Success,
+        Ok(TopicEventResponseStatus::Drop) => EventOutcome::Drop,
+        Ok(TopicEventResponseStatus::Retry) => retry("RETRY status returned from app".to_owned()),
+        Err(_) => retry(format!("unknown status returned from app: {status}")),
+    }
+}
+
+/// An attribute that is text; any other is as good as absent.
 fn take(attributes: &mut Map<String, Value>, name: &str) -> String {
     match attributes.remove(name) {
         Some(Value::String(text)) => text,
-        Some(Value::Null) | None => String::new(),
-        Some(other) => other.to_string(),
+        _ => String::new(),
     }
 }
 
@@ -39,25 +64,36 @@ fn data(attributes: &mut Map<String, Value>, content_type: &str) -> Bytes {
     let encoded = attributes.remove("data_base64");
     let data = attributes.remove("data");
     if let Some(Value::String(encoded)) = encoded {
-        return STANDARD.decode(encoded).unwrap_or_default().into();
+        return decoded(encoded);
     }
-    let Some(data) = data else {
+    let Some(data) = data.filter(|data| !data.is_null()) else {
         return Bytes::new();
     };
     let kind = content_type.split(';').next().unwrap_or_default().trim();
-    let kind = kind.to_ascii_lowercase();
-    let is_json = matches!(
-        kind.as_str(),
-        "application/json" | "application/cloudevents+json"
-    ) || kind.ends_with("+json");
-    if is_json {
-        return serde_json::to_vec(&data).unwrap_or_default().into();
-    }
+    let kind = kind.to_lowercase();
     let is_text = kind.starts_with("text/") || kind == "application/xml";
+    let is_json = ["application/json", "application/cloudevents+json"].contains(&&*kind);
     match data {
         Value::String(text) if is_text => text.into(),
+        // Upstream cannot deliver an event whose data is no text although it says so.
+        data if is_json || is_text => as_go_writes(&data),
         _ => Bytes::new(),
     }
+}
+
+/// Bytes of base64 text, whose lines may be broken. Of other text it is what there is.
+fn decoded(mut text: String) -> Bytes {
+    text.retain(|letter| !matches!(letter, '\r' | '\n'));
+    match STANDARD.decode(&text) {
+        Ok(bytes) => bytes.into(),
+        Err(_) => text.into(),
+    }
+}
+
+/// JSON with numbers and letters spelled as Go does.
+fn as_go_writes(data: &Value) -> Bytes {
+    let text = data.to_string();
+    canonical_value(&text).unwrap_or_else(|_| text.into())
 }
 
 /// JSON as `google.protobuf.Struct`.
@@ -85,6 +121,8 @@ fn to_value(value: Value) -> prost_types::Value {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn event(json: Value) -> Event {
@@ -108,28 +146,59 @@ mod tests {
             let shown = json.to_string();
             assert_eq!(topic_event(event(json)).data, expected, "{shown}");
         };
+        let typed = |kind: &str, data: Value| json!({"datacontenttype": kind, "data": data});
+        check(typed("application/json", json!({"a": 1})), r#"{"a":1}"#);
         check(
-            serde_json::json!({"datacontenttype": "application/json", "data": {"a": 1}}),
-            "{\"a\":1}",
+            typed("application/json; charset=utf-8", json!({"a": 1})),
+            r#"{"a":1}"#,
         );
         check(
-            serde_json::json!({"datacontenttype": "text/plain", "data": "hi"}),
-            "hi",
+            typed("Application/CloudEvents+JSON", json!({"a": 1})),
+            r#"{"a":1}"#,
         );
+        check(typed("application/json", json!("s")), r#""s""#);
         check(
-            serde_json::json!({"datacontenttype": "image/png", "data": "hi"}),
+            typed("application/json", json!({"b": 100.0, "a": "<1>"})),
+            r#"{"a":"\u003c1\u003e","b":100}"#,
+        );
+        check(typed("application/json", Value::Null), "");
+        check(typed("text/plain", json!("a b")), "a b");
+        check(typed("application/xml", json!({"a": 1})), r#"{"a":1}"#);
+        for other in [
+            "image/png",
+            "application/vnd.api+json",
+            "application/cloudevents",
             "",
+        ] {
+            check(typed(other, json!("x")), "");
+        }
+        let encoded = |text: &str| json!({"datacontenttype": "image/png", "data_base64": text});
+        check(encoded("aGk="), "hi");
+        check(encoded("aG\r\nk=\n"), "hi");
+        check(encoded("no base64"), "no base64");
+        check(json!({}), "");
+    }
+
+    #[test]
+    fn attributes_are_texts() {
+        let message = topic_event(event(json!({"id": 5, "type": null, "source": "s"})));
+        assert_eq!(
+            (&*message.id, &*message.r#type, &*message.source),
+            ("", "", "s")
         );
-        check(
-            serde_json::json!({"datacontenttype": "image/png", "data_base64": "aGk="}),
-            "hi",
-        );
-        check(serde_json::json!({}), "");
+    }
+
+    #[test]
+    fn only_a_known_status_acknowledges() {
+        let is_retry = |status| matches!(event_outcome(status), EventOutcome::Retry { .. });
+        assert_eq!(event_outcome(0), EventOutcome::Success);
+        assert_eq!(event_outcome(2), EventOutcome::Drop);
+        assert!(is_retry(1) && is_retry(7) && is_retry(-1));
     }
 
     #[test]
     fn the_rest_are_extensions() {
-        let message = topic_event(event(serde_json::json!({
+        let message = topic_event(event(json!({
             "id": "1", "source": "s", "type": "t", "specversion": "1.0", "topic": "x", "n": 1,
         })));
         assert_eq!(

@@ -6,11 +6,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dapr_proto::dapr::proto::internals::v1::ListStringValue;
 use dapr_sidecar_core::invoke::Origin;
-use dapr_sidecar_core::invoke::headers::{AUTHORITY, canonical};
+use dapr_sidecar_core::invoke::headers::{
+    AUTHORITY, CALLEE_APP_ID, CALLER_APP_ID, CALLER_NAMESPACE, DESTINATION_APP_ID, canonical,
+};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// Internal metadata: a map of texts.
 pub(super) type Metadata = HashMap<String, ListStringValue>;
+
+/// What the caller's sidecar adds to a request, in lower case whatever the origin.
+const MARKS: [HeaderName; 4] = [
+    CALLER_APP_ID,
+    CALLER_NAMESPACE,
+    CALLEE_APP_ID,
+    DESTINATION_APP_ID,
+];
 
 /// Headers as internal metadata. Names of HTTP headers get Go's canonical spelling, gRPC metadata keeps its
 /// own and has the values of `-bin` keys in padded base64. Values that are no UTF-8 are converted lossily,
@@ -33,11 +43,26 @@ pub fn to_metadata(headers: &HeaderMap, origin: Origin) -> Metadata {
     metadata
 }
 
+/// The metadata of a request that this sidecar has marked: its marks get the spelling the callee looks for.
+pub(super) fn marked_metadata(headers: &HeaderMap, origin: Origin) -> Metadata {
+    let mut metadata = to_metadata(headers, origin);
+    if origin == Origin::Http {
+        for mark in MARKS {
+            if let Some(list) = metadata.remove(&canonical(mark.as_str())) {
+                metadata.insert(mark.as_str().to_owned(), list);
+            }
+        }
+    }
+    metadata
+}
+
 /// Internal metadata as headers: of HTTP with the text of every value, of gRPC with the values of `-bin` keys in base64.
 /// What is no legal header is left out, for nobody could be sent it.
-pub fn from_metadata(metadata: Metadata, origin: Origin) -> HeaderMap {
+pub fn from_metadata(mut metadata: Metadata, origin: Origin) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(metadata.len());
-    for (key, list) in metadata {
+    // The marks of the caller's sidecar come before what its application wrote under such a name in other letters.
+    let marks = MARKS.map(|name| metadata.remove_entry(name.as_str()));
+    for (key, list) in marks.into_iter().flatten().chain(metadata) {
         let Some(name) = header_name(&key) else {
             continue;
         };
@@ -105,6 +130,25 @@ mod tests {
         assert_eq!(metadata["Content-Type"].values, ["a"]);
         assert_eq!(metadata["X-B"].values, ["1", "2"]);
         assert_eq!(from_metadata(metadata, Origin::Http), given);
+    }
+
+    #[test]
+    fn marks_of_a_sidecar_keep_their_spelling_and_come_first() {
+        let given = headers(&[("dapr-caller-app-id", "caller"), ("x-b", "1")]);
+        let mut metadata = marked_metadata(&given, Origin::Http);
+        assert!(metadata.contains_key("X-B"));
+        assert_eq!(metadata["dapr-caller-app-id"].values, ["caller"]);
+        for index in 0..18 {
+            let list = ListStringValue {
+                values: vec![format!("other {index}")],
+            };
+            let name = "dapr-caller-app-id";
+            let (head, tail) = name.split_at(index);
+            let key = [head, &tail.to_uppercase()].concat();
+            metadata.insert(key, list);
+        }
+        let headers = from_metadata(metadata, Origin::Http);
+        assert_eq!(headers["dapr-caller-app-id"], "caller");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method};
 use http_body_util::BodyExt as _;
 
-use super::headers::{Metadata, from_metadata, to_metadata};
+use super::headers::{Metadata, from_metadata, marked_metadata};
 use super::stream::Payloads;
 
 /// Metadata of a caller that spoke gRPC starts so under `content-type`.
@@ -50,7 +50,7 @@ pub fn verb(number: i32) -> Option<Method> {
 /// Splits a request into its leading message, which has no data, and its body.
 pub fn internal_request(request: Request) -> (InternalInvokeRequest, Body) {
     let content_type = header_text(&request.headers);
-    let mut metadata = to_metadata(&request.headers, request.origin);
+    let mut metadata = marked_metadata(&request.headers, request.origin);
     if request.origin == Origin::Grpc {
         let values = vec![GRPC_CONTENT_TYPE.to_owned()];
         metadata.insert(CONTENT_TYPE.as_str().to_owned(), ListStringValue { values });

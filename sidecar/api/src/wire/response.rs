@@ -6,7 +6,7 @@ use dapr_proto::dapr::proto::internals::v1::{
     InternalInvokeResponse, InternalInvokeResponseStream, Status as InternalStatus,
 };
 use dapr_sidecar_core::body::{self, Body};
-use dapr_sidecar_core::invoke::{Origin, Response, Status};
+use dapr_sidecar_core::invoke::{self, Origin, Response, Status};
 use dapr_sidecar_core::rpc::{self, Code};
 use futures::Stream;
 use http::StatusCode;
@@ -25,7 +25,7 @@ pub fn internal_status(status: Status) -> InternalStatus {
     match status {
         Status::Http(status) => InternalStatus {
             code: i32::from(status.as_u16()),
-            message: status.canonical_reason().unwrap_or_default().to_owned(),
+            message: invoke::status::text(status).to_owned(),
             details: Vec::new(),
         },
         Status::Grpc(status) => InternalStatus {

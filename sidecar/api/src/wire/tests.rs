@@ -24,6 +24,19 @@ fn block_on<F: Future>(future: F) -> F::Output {
     runtime.expect("a runtime").block_on(future)
 }
 
+#[test]
+fn a_message_over_the_limit_is_told_as_callers_know_it() {
+    let text = "Error, decoded message length too large: found 10 bytes, the limit is: 4 bytes";
+    let status = from_tonic(&tonic::Status::out_of_range(text));
+    assert_eq!(status.code, Code::ResourceExhausted);
+    assert_eq!(
+        status.message,
+        "grpc: received message larger than max (10 vs. 4)"
+    );
+    let status = from_tonic(&tonic::Status::out_of_range("a page beyond the last"));
+    assert_eq!(status.code, Code::OutOfRange);
+}
+
 fn frames(chunks: Vec<Vec<u8>>) -> Body {
     let frames = chunks
         .into_iter()
@@ -118,6 +131,15 @@ fn the_end_of_a_body_of_known_length_comes_with_its_last_byte() {
         Some(None),
         "the end waits for nothing"
     );
+}
+
+#[test]
+fn the_callee_finds_who_calls() {
+    let mut request = request(body::empty());
+    let caller = http::HeaderValue::from_static("caller");
+    request.headers.insert("dapr-caller-app-id", caller);
+    let (leading, _) = internal_request(request);
+    assert_eq!(leading.metadata["dapr-caller-app-id"].values, ["caller"]);
 }
 
 #[test]

@@ -213,7 +213,7 @@ fn component(name: &str, properties: &[(&str, &str)]) -> ComponentMetadata {
 }
 
 /// An application: `echo` gives back what it got, `teapot` refuses, `fail` does not answer, `break` stops within its
-/// answer, `status` and `trailers` speak gRPC.
+/// answer, `status` and `trailers` speak gRPC, `typed` says what message its answer is.
 struct App;
 
 #[async_trait]
@@ -230,7 +230,7 @@ impl AppChannel for App {
             .to_owned();
         let mut headers = HeaderMap::new();
         for (name, value) in &request.headers {
-            let shown = ["content-type", "host", "dapr-authority"];
+            let shown = ["content-type", "host", "dapr-authority", "grpc-timeout"];
             if name.as_str().starts_with("x-") || shown.contains(&name.as_str()) {
                 headers.insert(name.clone(), value.clone());
             }
@@ -255,7 +255,7 @@ impl AppChannel for App {
                 Status::Grpc(rpc::Status::new(Code::NotFound, "no such order")),
                 Bytes::new(),
             ),
-            "trailers" => (Status::Grpc(rpc::Status::new(Code::Ok, "")), body),
+            "trailers" | "typed" => (Status::Grpc(rpc::Status::new(Code::Ok, "")), body),
             "fail" => return Err(app::Error::Transport("EOF".to_owned())),
             _ => (Status::Http(StatusCode::OK), body),
         };
@@ -269,11 +269,15 @@ impl AppChannel for App {
         if matches!(status, Status::Grpc(_)) {
             trailers.insert("x-trailer", HeaderValue::from_static("last"));
         }
+        let type_url = match request.method.as_str() {
+            "typed" => "type.googleapis.com/shop.Order",
+            _ => "",
+        };
         Ok(invoke::Response {
             status,
             headers,
             trailers,
-            type_url: String::new(),
+            type_url: type_url.to_owned(),
             body,
             is_untouched: false,
         })

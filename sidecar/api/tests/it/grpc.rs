@@ -17,6 +17,7 @@ use http::HeaderMap;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Status};
 use tower::ServiceExt as _;
 
@@ -327,6 +328,7 @@ async fn frames(world: &World, method: &str) -> (HeaderMap, usize, HeaderMap) {
         http::Request::post("http://sidecar:50001/dapr.proto.runtime.v1.Dapr/InvokeService")
             .header("content-type", "application/grpc")
             .header("x-raw-bin", "AAA")
+            .header("grpc-timeout", "1S")
             .body(Full::new(Bytes::from(body)))
             .expect("a request");
     let response = grpc::service(Arc::clone(&world.core)).oneshot(request);
@@ -366,6 +368,8 @@ async fn an_http_application_sees_and_says_what_grpc_can_carry() {
     let world = world();
     let (headers, _, _) = frames(&world, "echo").await;
     assert_eq!(headers["dapr-authority"], "sidecar:50001");
+    // How long the caller waits is not the application's.
+    assert!(!headers.contains_key("grpc-timeout"));
     // What the application said is the text `AAA`.
     assert_eq!(headers["x-raw-bin"], "QUFB");
 }
@@ -533,6 +537,38 @@ async fn streams_end_with_the_server() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_whose_caller_says_nothing_more() {
+    let world = world();
+    let (requests, stream) = tokio::sync::mpsc::channel(4);
+    requests
+        .send(initial("pubsub", "orders"))
+        .await
+        .expect("open");
+    let mut events = client(&world)
+        .subscribe_topic_events_alpha1(ReceiverStream::new(stream))
+        .await
+        .expect("subscribes")
+        .into_inner();
+    events
+        .message()
+        .await
+        .expect("no error")
+        .expect("the greeting");
+    drop(requests);
+    check(events.message().await, Code::Unknown, "EOF");
+
+    // Also one that never said more is told that it has subscribed.
+    let mut events = client(&world)
+        .subscribe_topic_events_alpha1(tokio_stream::iter([initial("pubsub", "orders")]))
+        .await
+        .expect("subscribes")
+        .into_inner();
+    let greeting = events.message().await.expect("no error");
+    greeting.expect("the greeting");
+    check(events.message().await, Code::Unknown, "EOF");
+}
+
+#[tokio::test]
 async fn subscriptions_refused() {
     let world = world();
     for (first, code, message) in [
@@ -634,8 +670,8 @@ async fn actors() {
         .await;
     check(
         refused,
-        Code::Internal,
-        "error saving actor transaction state: operation type move not supported",
+        Code::Unimplemented,
+        "operation type move not supported",
     );
     let refused = client
         .execute_actor_state_transaction(transaction("dapr.internal.x", operation("upsert")))
@@ -979,6 +1015,38 @@ async fn traces_and_limits() {
 }
 
 #[tokio::test]
+async fn answers_to_invocations_tell_trace_and_baggage() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut client = client(&world());
+    let mut call = Request::new(invoke("app", "echo", Verb::Put));
+    for (name, value) in [("traceparent", parent), ("baggage", "a=1")] {
+        let value = value.parse().expect("ASCII");
+        call.metadata_mut().insert(name, value);
+    }
+    let answer = client.invoke_service(call).await.expect("answers");
+    assert_eq!(answer.metadata().get("traceparent").expect("set"), parent);
+    assert_eq!(answer.metadata().get("baggage").expect("set"), "a=1");
+}
+
+#[tokio::test]
+async fn compressed_requests_are_taken_up_to_the_limit() {
+    let settings = Settings {
+        max_body_size: 1 << 10,
+        ..Settings::default()
+    };
+    let world = with_settings(settings);
+    let mut client = client(&world).send_compressed(CompressionEncoding::Gzip);
+    let saved = save("store", vec![item("k", "compressed")]);
+    client.save_state(saved).await.expect("saves");
+    let answer = client.get_state(get("store", "k")).await.expect("answers");
+    assert_eq!(answer.into_inner().data, "compressed");
+    // What is short on the wire is not when it is unpacked.
+    let refused = client.get_state(get("store", &"k".repeat(2 << 10))).await;
+    let refused = refused.expect_err("too large");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
 async fn an_actor_stream_reaches_its_host() {
     use subscribe_actor_events_request_alpha1::RequestType;
     use subscribe_actor_events_response_alpha1::ResponseType;
@@ -1034,6 +1102,10 @@ async fn unknown_services_are_forwarded() {
         (b"local".as_ref(), b"\0\0\0\0\x02hi".as_ref())
     );
     assert!(!headers.contains_key("x-dapr-api-token"));
+    assert!(!headers.contains_key("x-dapr-app-id"));
+    let target = [("dapr-app-id", "app"), ("baggage", "a=1")];
+    let (headers, _) = raw(&world, "/shop.Orders/Get", &target).await;
+    assert_eq!(headers["baggage"], "a=1");
     let (headers, body) = raw(&world, "/shop.Orders/Get", &[("dapr-app-id", "other")]).await;
     assert_eq!(
         (headers["x-location"].as_bytes(), body.as_ref()),

@@ -55,7 +55,7 @@ async fn streaming_calls() {
         .expect("a message");
     let response = wire::response_from_stream(first, messages).expect("well formed");
     assert_eq!(response.status, Status::Http(StatusCode::OK));
-    assert_eq!(response.headers["x-seen"], "POST echo ");
+    assert_eq!(response.headers["x-seen"], "POST /echo ");
     let body = response.body.collect().await.expect("a body").to_bytes();
     assert_eq!(body, "hello");
 }

@@ -310,3 +310,49 @@ async fn a_message_beyond_the_limit_is_sent_once() {
     assert_eq!(stage.call(long()).await, of_app(Code::Unavailable));
     assert_eq!(stage.calls(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_call_is_counted_once_with_its_end() {
+    let lines = |stage: &Stage| {
+        let text = dapr_kit::metrics::encode(&stage.world.registry.gather());
+        let lines = text.lines().filter(|line| {
+            line.starts_with("dapr_runtime_service_invocation_re") && line.contains("_total{")
+        });
+        let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let sent = |kind: &str| {
+        format!(
+            "dapr_runtime_service_invocation_req_sent_total{{app_id=\"app\",dst_app_id=\"other\",type=\"{kind}\"}} 1"
+        )
+    };
+    let received = |code: u8| {
+        format!(
+            "dapr_runtime_service_invocation_res_recv_total{{app_id=\"app\",src_app_id=\"other\",status=\"{code}\",type=\"unary\"}} 1"
+        )
+    };
+    for (fate, code) in [
+        (Fate::Echo, 0),
+        (Fate::AtOnce(Code::NotFound), 5),
+        (Fate::AfterHeaders(Code::Aborted), 10),
+        (Fate::Lost(Code::Unavailable), 14),
+    ] {
+        let stage = Stage::new(json!({}), [fate]);
+        stage.call(message()).await;
+        assert_eq!(lines(&stage), [sent("unary"), received(code)], "{fate:?}");
+    }
+    // Attempts are one call.
+    let stage = Stage::new(retries("14"), [Fate::AtOnce(Code::Unavailable)]);
+    stage.call(message()).await;
+    assert_eq!(lines(&stage), [sent("unary"), received(0)]);
+    // The caller leaves.
+    let stage = Stage::new(json!({}), [Fate::Endless]);
+    drop(stage.open(message(), &[]).await);
+    assert_eq!(lines(&stage), [sent("unary"), received(1)]);
+    // A stream may never end.
+    let stage = Stage::new(json!({}), [Fate::Echo]);
+    let answer = stage.open(message(), &[("dapr-stream", "true")]).await;
+    answer.into_body().collect().await.expect("it ends");
+    assert_eq!(lines(&stage), [sent("streaming")]);
+}

@@ -86,9 +86,11 @@ impl Operations {
             siblings = &found.children;
             node = Some(found);
         }
-        // `/a/*` covers `/a` too.
+        // `/a/*` and `/a/**` cover `/a` too.
         let children = &node?.children;
-        let wildcard = children.iter().find(|child| child.segment == "*")?;
+        let wildcard = children
+            .iter()
+            .find(|child| fits(&child.segment, "*", true))?;
         wildcard.action.as_ref()
     }
 }
@@ -174,6 +176,10 @@ mod tests {
         check(&["/a/*"], "/a/b/c", false);
         check(&["/a/*/b"], "/a/x/b", false);
         check(&["/a/**"], "/a/b/c", true);
+        check(&["/a/**"], "/a", true);
+        check(&["/a/**"], "/a/", true);
+        check(&["/a/**/b"], "/a", false);
+        check(&["/a/b*"], "/a", false);
         check(&["/a/b*"], "/a/bcd", true);
         check(&["/a/b*d"], "/a/bcd/more", true);
         check(&["/a/b*d"], "/a/bce", false);

@@ -29,7 +29,7 @@ pub fn target<'a>(path: &'a str, headers: &'a HeaderMap) -> Option<Addressed<'a>
     if let Some(app_id) = from_header(headers).or_else(|| from_basic_auth(headers)) {
         return Some(Addressed {
             app_id,
-            method: decode(path),
+            method: decode(path.trim_start_matches('/')),
         });
     }
     from_path(path)
@@ -60,11 +60,8 @@ pub fn basic_auth_target(value: &str) -> Option<String> {
 
 fn from_path(path: &str) -> Option<Addressed<'_>> {
     let decoded = decode(path);
-    let rest = decoded.strip_prefix(INVOKE_PREFIX)?;
-    // `/method` without a slash behind it addresses the empty method.
-    let (id, method) = rest
-        .split_once(METHOD_SEPARATOR)
-        .or_else(|| rest.strip_suffix("/method").map(|id| (id, "")))?;
+    let rest = decoded.strip_prefix(INVOKE_PREFIX)?.trim_start_matches('/');
+    let (id, method) = rest.split_once(METHOD_SEPARATOR)?;
     if id.is_empty() {
         return None;
     }
@@ -150,17 +147,17 @@ mod tests {
         check(
             "/orders/1",
             &[("dapr-app-id", "app")],
-            Some(("app", "/orders/1")),
+            Some(("app", "orders/1")),
         );
         check(
             "/orders/1",
             &[("authorization", basic)],
-            Some(("other", "/orders/1")),
+            Some(("other", "orders/1")),
         );
         check(
             "/x",
             &[("dapr-app-id", "app"), ("authorization", basic)],
-            Some(("app", "/x")),
+            Some(("app", "x")),
         );
         check(
             "/v1.0/invoke/app/method/orders/1",
@@ -168,7 +165,13 @@ mod tests {
             Some(("app", "orders/1")),
         );
         check("/v1.0/invoke/app/method/", &[], Some(("app", "")));
-        check("/v1.0/invoke/app/method", &[], Some(("app", "")));
+        check("/v1.0/invoke/app/method", &[], None);
+        check("/v1.0/invoke///app/method//m", &[], Some(("app", "/m")));
+        check(
+            "/v1.0/invoke//http://h/method/m",
+            &[],
+            Some(("http://h", "m")),
+        );
         check(
             "/v1.0/invoke/app.ns/method/a/method/b",
             &[],

@@ -1,5 +1,7 @@
 //! The callee's side: calls of other sidecars, and of the own application's sidecar, reach the application.
 
+use std::sync::Arc;
+
 use http::Method;
 
 use super::{CallerId, Error, Invoker, Origin, Request, Response, Status, headers, method};
@@ -15,6 +17,7 @@ impl Invoker {
         caller: Option<&CallerId>,
         request: Request,
     ) -> Result<Response, Failure> {
+        let (app, request) = self.checked(caller, request)?;
         // The caller as it names itself; its certificate where it does not.
         let claimed = request.headers.get(headers::CALLER_APP_ID).cloned();
         let source = claimed
@@ -22,9 +25,18 @@ impl Invoker {
             .and_then(|value| value.to_str().ok())
             .or(caller.map(|caller| caller.app_id.as_str()))
             .unwrap_or_default();
+        // What is refused is counted with the refusals only.
         let metrics = &self.settings().metrics;
         metrics.request_received(source);
-        let result = self.checked(caller, request).await;
+        let result = self.call_app(&**app, request).await.map_err(|error| {
+            let text = format!("error invoking app channel: {error}");
+            Failure {
+                status: rpc::Status::new(Code::Internal, text),
+                // Of a pod that ends, the application may go before its sidecar.
+                is_untouched: matches!(error, Error::App(app::Error::Unreachable(_))),
+                is_own: false,
+            }
+        });
         let status = match &result {
             Ok(response) => response.status.number(),
             Err(failure) => failure.status.code as i32,
@@ -44,28 +56,20 @@ impl Invoker {
         Ok(method)
     }
 
-    async fn checked(
+    fn checked(
         &self,
         caller: Option<&CallerId>,
         mut request: Request,
-    ) -> Result<Response, Failure> {
+    ) -> Result<(Arc<Arc<dyn AppChannel>>, Request), rpc::Status> {
         let Some(app) = self.app() else {
             let text = "app channel is not initialized";
-            return Err(rpc::Status::new(Code::Internal, text).into());
+            return Err(rpc::Status::new(Code::Internal, text));
         };
         request.method =
             method::normalize_owned(request.method).map_err(|error| error.to_status())?;
         let protocol = app.protocol();
         self.check_access(caller, &request.method, request.verb.as_ref(), protocol)?;
-        self.call_app(&**app, request).await.map_err(|error| {
-            let text = format!("error invoking app channel: {error}");
-            Failure {
-                status: rpc::Status::new(Code::Internal, text),
-                // Of a pod that ends, the application may go before its sidecar.
-                is_untouched: matches!(error, Error::App(app::Error::Unreachable(_))),
-                is_own: false,
-            }
-        })
+        Ok((app, request))
     }
 
     /// Calls the application once, if it is healthy and the verb can be forwarded.

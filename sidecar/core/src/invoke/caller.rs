@@ -160,22 +160,17 @@ impl Invoker {
         let is_configured =
             resiliency.has_app_target(target) || resiliency.has_app_target(&peer.app_id);
         if streaming || is_configured {
-            return self.call_once(peer, request, streaming).await;
+            return self.call_once(peer, request).await;
         }
         self.with_builtin_retries(peer, request).await
     }
 
     /// Calls the app at one address, and at others only if there certainly nothing was done with the request.
-    async fn call_once(
-        &self,
-        mut peer: peer::Target,
-        request: Request,
-        streaming: bool,
-    ) -> Result<Response, Error> {
+    async fn call_once(&self, mut peer: peer::Target, request: Request) -> Result<Response, Error> {
         let replay = Replay::beginning(request);
         let mut others = OTHER_ADDRESSES;
         loop {
-            let answer = self.call_peer(&peer, replay.attempt(), streaming).await;
+            let answer = self.call_peer(&peer, replay.attempt()).await;
             let is_other_wanted = is_untouched(&answer) && replay.is_complete();
             if others == 0 || !is_other_wanted || !self.unreachable(&peer) {
                 return told(answer);
@@ -199,7 +194,7 @@ impl Invoker {
         let mut schedule: Option<Schedule> = None;
         let mut others = OTHER_ADDRESSES;
         loop {
-            let answer = self.call_peer(&peer, replay.attempt(), false).await;
+            let answer = self.call_peer(&peer, replay.attempt()).await;
             let is_lost = matches!(&answer, Err(failure) if is_unreachable(&failure.status));
             let is_untouched = is_untouched(&answer);
             if !is_lost && !is_untouched {
@@ -255,17 +250,17 @@ impl Invoker {
         &self,
         peer: &peer::Target,
         request: Request,
-        streaming: bool,
     ) -> Result<Response, peer::Failure> {
         let metrics = &self.settings().metrics;
         let started = Instant::now();
-        metrics.request_sent(&peer.app_id, streaming);
+        // Only a forwarded call that says it is a stream counts as one, whatever the body is like.
+        metrics.request_sent(&peer.app_id, false);
         let result = self.settings().peers.call_local(peer, request).await;
-        let status = match &result {
-            Ok(response) => response.status.number(),
-            Err(failure) => failure.status.code as i32,
-        };
-        metrics.response_received(&peer.app_id, status, streaming, started.elapsed());
+        // A call that failed on its way has no answer to count.
+        if let Ok(response) = &result {
+            let status = response.status.number();
+            metrics.response_received(&peer.app_id, status, false, started.elapsed());
+        }
         let is_lost = |failure: &peer::Failure| is_unreachable(&failure.status);
         if result.as_ref().is_err_and(is_lost) {
             self.unreachable(peer);
@@ -316,20 +311,24 @@ fn is_unreachable(status: &rpc::Status) -> bool {
     matches!(status.code, Code::Unavailable | Code::Unauthenticated)
 }
 
-/// Verbs the protocol between sidecars does not know become POST.
+/// Verbs the protocol between sidecars does not know become POST. Letter case does not matter: `fetch` sends `patch` as
+/// it is written.
 fn known_verb(verb: Method) -> Method {
-    match verb {
-        Method::GET
-        | Method::HEAD
-        | Method::POST
-        | Method::PUT
-        | Method::DELETE
-        | Method::CONNECT
-        | Method::OPTIONS
-        | Method::TRACE
-        | Method::PATCH => verb,
-        _ => Method::POST,
-    }
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    let known = known
+        .into_iter()
+        .find(|known| known.as_str().eq_ignore_ascii_case(verb.as_str()));
+    known.unwrap_or(Method::POST)
 }
 
 fn is_url(target: &str) -> bool {
@@ -350,5 +349,23 @@ fn override_headers(headers: &mut HeaderMap, by: &HeaderMap) {
         for value in by.get_all(name) {
             headers.append(name.clone(), value.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_are_known_in_any_letters() {
+        let check = |verb: &str, expected: Method| {
+            let verb = Method::from_bytes(verb.as_bytes()).expect("a verb");
+            assert_eq!(known_verb(verb), expected);
+        };
+        check("PATCH", Method::PATCH);
+        check("patch", Method::PATCH);
+        check("Delete", Method::DELETE);
+        check("PROPFIND", Method::POST);
+        check("NONE", Method::POST);
     }
 }

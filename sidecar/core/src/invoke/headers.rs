@@ -9,6 +9,8 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, Entry, HOST, HeaderName, HeaderValue, USER_AGENT,
 };
 
+use super::Origin;
+
 /// Target app id, for the sidecar of the target; never reaches an application.
 pub const DESTINATION_APP_ID: HeaderName = HeaderName::from_static("destination-app-id");
 /// Namespace of the caller.
@@ -75,6 +77,25 @@ const PERMANENT: [&str; 28] = [
     "warning",
 ];
 
+/// What gRPC itself says with metadata about one call; it is never the next call's. Which compression a caller takes is
+/// kept, for HTTP applications are shown it.
+const OF_ONE_CALL: [&str; 6] = [
+    "grpc-encoding",
+    "grpc-message",
+    "grpc-message-type",
+    "grpc-status",
+    "grpc-status-details-bin",
+    "grpc-timeout",
+];
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// Removes what gRPC says with the metadata of a call about this call alone, its timeout for instance.
+pub fn remove_of_one_call(headers: &mut HeaderMap) {
+    for name in OF_ONE_CALL {
+        headers.remove(name);
+    }
+}
+
 /// Whether a header belongs to one connection only; `name` in lower case.
 pub fn hop_by_hop(name: &str) -> bool {
     HOP_BY_HOP.contains(&name)
@@ -83,16 +104,6 @@ pub fn hop_by_hop(name: &str) -> bool {
 /// Whether an HTTP header gets the prefix `dapr-` as gRPC metadata; `name` in lower case.
 pub fn is_permanent(name: &str) -> bool {
     PERMANENT.contains(&name)
-}
-
-/// The name of metadata for a response header handed to a gRPC caller, or of a request header handed to a
-/// gRPC application: permanent HTTP headers get the prefix `dapr-`.
-pub fn metadata_name(name: &HeaderName) -> HeaderName {
-    if is_permanent(name.as_str()) {
-        prefixed(name.as_str()).unwrap_or_else(|| name.clone())
-    } else {
-        name.clone()
-    }
 }
 
 /// Makes the headers of a request fit for an HTTP application. `content-length` is dropped (the body knows
@@ -104,7 +115,7 @@ pub fn to_http_app(mut headers: HeaderMap, has_type_url: bool) -> HeaderMap {
     headers.remove(DESTINATION_APP_ID);
     headers.remove(HOST);
     pass_http(&mut headers);
-    first_baggage_only(&mut headers);
+    first_only(&mut headers, HeaderName::from_static("baggage"));
     if has_type_url {
         headers.insert(
             CONTENT_TYPE,
@@ -116,17 +127,47 @@ pub fn to_http_app(mut headers: HeaderMap, has_type_url: bool) -> HeaderMap {
 
 /// Makes the headers of an application's answer fit for an HTTP caller.
 pub fn from_app_response(mut headers: HeaderMap) -> HeaderMap {
+    remove_connection_headers(&mut headers);
+    headers.remove(DESTINATION_APP_ID);
     pass_http(&mut headers);
     headers
 }
 
-/// Makes the headers of a request fit to be metadata of a call to a gRPC application. Values of names that end
-/// in `-bin` stay base64 text, as metadata is on the wire.
-pub fn to_grpc_app(mut headers: HeaderMap) -> HeaderMap {
+/// Makes the headers of a request fit to be metadata of a call to a gRPC application: permanent HTTP headers get the
+/// prefix `dapr-`, metadata of a gRPC caller keeps its names. Values of names that end in `-bin` stay base64 text, as
+/// metadata is on the wire.
+pub fn to_grpc_app(mut headers: HeaderMap, origin: Origin) -> HeaderMap {
     headers.remove(DESTINATION_APP_ID);
     headers.remove(AUTHORITY);
     headers.remove(USER_AGENT);
-    rename(&mut headers, |name| is_permanent(name) || is_reserved(name));
+    headers.remove(GRPC_ACCEPT_ENCODING);
+    remove_of_one_call(&mut headers);
+    match origin {
+        Origin::Http => rename(&mut headers, is_permanent),
+        Origin::Grpc => {
+            for name in HOP_BY_HOP {
+                headers.remove(name);
+            }
+            for name in [CONTENT_LENGTH, CONTENT_TYPE, HOST] {
+                headers.remove(name);
+            }
+        }
+    }
+    headers
+}
+
+/// Makes the headers of an HTTP application's answer fit to be metadata for a gRPC caller: permanent HTTP headers get
+/// the prefix `dapr-`, what belongs to the application's connection is dropped.
+pub fn to_grpc_caller(mut headers: HeaderMap) -> HeaderMap {
+    remove_connection_headers(&mut headers);
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(DESTINATION_APP_ID);
+    // gRPC would take what is called binary for base64.
+    encode_binaries(&mut headers);
+    rename(&mut headers, is_permanent);
     headers
 }
 
@@ -239,6 +280,7 @@ fn pass_http(headers: &mut HeaderMap) {
     headers.remove(CONTENT_LENGTH);
     drop_where(headers, |name| name.ends_with("-bin"));
     rename(headers, is_reserved);
+    first_only(headers, CONTENT_TYPE);
     if headers.get(CONTENT_TYPE).is_some_and(HeaderValue::is_empty) {
         headers.remove(CONTENT_TYPE);
     }
@@ -261,9 +303,8 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
     }
 }
 
-fn first_baggage_only(headers: &mut HeaderMap) {
-    const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
-    if let Entry::Occupied(mut entry) = headers.entry(BAGGAGE) {
+fn first_only(headers: &mut HeaderMap, name: HeaderName) {
+    if let Entry::Occupied(mut entry) = headers.entry(name) {
         let first = entry.get().clone();
         entry.insert(first);
     }
@@ -378,16 +419,22 @@ mod tests {
 
     #[test]
     fn answers_of_apps() {
-        // Answers keep what `Connection` names: only its own headers are dropped.
         let headers = map(&[
             ("connection", "x-named"),
             ("x-named", "1"),
             ("content-length", "1"),
+            ("content-type", "text/html"),
+            ("content-type", "text/plain"),
+            ("destination-app-id", "a"),
             ("set-cookie", "a"),
             ("set-cookie", "b"),
             ("x-bin", "AA"),
         ]);
-        let expected = owned(&[("set-cookie", "a"), ("set-cookie", "b"), ("x-named", "1")]);
+        let expected = owned(&[
+            ("content-type", "text/html"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+        ]);
         assert_eq!(pairs(&from_app_response(headers)), expected);
     }
 
@@ -411,8 +458,45 @@ mod tests {
             ("x-bin", "QUFBPQ=="),
             ("x-other", "1"),
         ]);
-        assert_eq!(pairs(&to_grpc_app(from_http)), expected);
-        assert_eq!(to_grpc_app(headers)["x-bin"], "AAA=");
+        assert_eq!(pairs(&to_grpc_app(from_http, Origin::Http)), expected);
+        assert_eq!(to_grpc_app(headers, Origin::Grpc)["x-bin"], "AAA=");
+    }
+
+    #[test]
+    fn metadata_of_a_grpc_caller_keeps_its_names() {
+        let headers = map(&[
+            ("accept", "*/*"),
+            ("cookie", "c"),
+            ("date", "d"),
+            ("grpc-mine", "1"),
+            // These would break the call, or change it.
+            ("connection", "close"),
+            ("keep-alive", "1"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip"),
+            ("host", "h"),
+            ("content-length", "9"),
+            ("content-type", "text/plain"),
+            ("grpc-accept-encoding", "gzip"),
+            ("grpc-encoding", "gzip"),
+            ("grpc-timeout", "1S"),
+        ]);
+        let expected = owned(&[
+            ("accept", "*/*"),
+            ("cookie", "c"),
+            ("date", "d"),
+            ("grpc-mine", "1"),
+        ]);
+        assert_eq!(pairs(&to_grpc_app(headers, Origin::Grpc)), expected);
+    }
+
+    #[test]
+    fn what_grpc_says_of_one_call_is_not_renamed_into_metadata() {
+        let headers = map(&[("grpc-timeout", "1S"), ("grpc-status", "3"), ("x", "1")]);
+        assert_eq!(
+            pairs(&to_grpc_app(headers, Origin::Http)),
+            owned(&[("x", "1")])
+        );
     }
 
     #[test]
@@ -424,13 +508,28 @@ mod tests {
     }
 
     #[test]
-    fn metadata_names() {
-        let check = |name: &'static str, expected: &str| {
-            assert_eq!(metadata_name(&HeaderName::from_static(name)), expected);
-        };
-        check("content-type", "dapr-content-type");
-        check("date", "dapr-date");
-        check("x-custom", "x-custom");
+    fn answers_of_http_apps_to_grpc_callers() {
+        let headers = map(&[
+            ("content-type", "text/plain"),
+            ("date", "d"),
+            ("x-custom", "x"),
+            ("x-bin", "AAA="),
+            // These are the application's connection's.
+            ("connection", "keep-alive, x-named"),
+            ("x-named", "1"),
+            ("content-length", "4"),
+            ("keep-alive", "timeout=5"),
+            ("trailer", "x"),
+            ("upgrade", "h2c"),
+            ("proxy-authenticate", "Basic"),
+        ]);
+        let expected = owned(&[
+            ("dapr-content-type", "text/plain"),
+            ("dapr-date", "d"),
+            ("x-bin", "QUFBPQ=="),
+            ("x-custom", "x"),
+        ]);
+        assert_eq!(pairs(&to_grpc_caller(headers)), expected);
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl ForbiddenMethod {
     }
 }
 
-/// Checks `method` and cleans its dot segments; the result has no leading slash and may be empty.
+/// Checks `method` and cleans its dot segments. The result may be empty, and has a leading slash only if `method` has
+/// one: a gRPC application knows its methods by the names its callers use.
 pub fn normalize(method: &str) -> Result<String, ForbiddenMethod> {
     check(method)?;
     Ok(clean(method))
@@ -61,6 +62,7 @@ fn check(method: &str) -> Result<(), ForbiddenMethod> {
 
 /// Resolves `.`, `..` and empty segments; `..` above the top is dropped.
 fn clean(method: &str) -> String {
+    let slash = if method.starts_with('/') { "/" } else { "" };
     let mut segments: Vec<&str> = Vec::new();
     for segment in method.split('/') {
         match segment {
@@ -71,11 +73,12 @@ fn clean(method: &str) -> String {
             segment => segments.push(segment),
         }
     }
-    segments.join("/")
+    slash.to_owned() + &segments.join("/")
 }
 
 fn is_clean(method: &str) -> bool {
-    !method
+    let rest = method.strip_prefix('/').unwrap_or(method);
+    !rest
         .split('/')
         .any(|segment| matches!(segment, "" | "." | ".."))
 }
@@ -121,9 +124,12 @@ mod tests {
         };
         check("", "");
         check(".", "");
-        check("/", "");
+        check("/", "/");
+        check("//", "/");
         check("neworder", "neworder");
-        check("/a/b", "a/b");
+        check("/a/b", "/a/b");
+        check("//a//b/", "/a/b");
+        check("/../a", "/a");
         check("a//b/./c/", "a/b/c");
         check("a/../b", "b");
         check("../../etc/passwd", "etc/passwd");
@@ -155,7 +161,8 @@ mod tests {
         #[test]
         fn normalising_twice_changes_nothing(method in "[a-z./ ]{0,30}") {
             let once = normalize(&method).expect("no forbidden character");
-            prop_assert!(!once.starts_with('/'));
+            prop_assert_eq!(once.starts_with('/'), method.starts_with('/'));
+            prop_assert_eq!(&normalize_owned(method).expect("still none"), &once);
             prop_assert!(!once.split('/').any(|segment| segment == ".."));
             prop_assert_eq!(normalize(&once).expect("still none"), once);
         }

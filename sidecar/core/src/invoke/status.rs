@@ -43,6 +43,16 @@ pub fn to_grpc(status: StatusCode) -> Code {
     }
 }
 
+/// The text Go has for an HTTP status, which callers know; empty for numbers without one.
+pub fn text(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        413 => "Request Entity Too Large",
+        414 => "Request URI Too Long",
+        416 => "Requested Range Not Satisfiable",
+        _ => status.canonical_reason().unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +81,16 @@ mod tests {
         for (code, status) in table {
             assert_eq!(to_http(code).as_u16(), status, "{code:?}");
         }
+    }
+
+    #[test]
+    fn texts_are_those_callers_know() {
+        assert_eq!(text(StatusCode::NOT_FOUND), "Not Found");
+        assert_eq!(
+            text(StatusCode::PAYLOAD_TOO_LARGE),
+            "Request Entity Too Large"
+        );
+        assert_eq!(text(StatusCode::from_u16(799).expect("a status")), "");
     }
 
     #[test]

@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::content_type;
 use super::delivery::{Consumer, Retriable, Sink, Verdict, failed, judge};
 use super::subscription::BulkSubscribe;
 use crate::app::{self, AppChannel, BulkEvent, BulkEventEntry, BulkOutcome, EventOutcome};
@@ -122,7 +121,7 @@ async fn process(consumer: &Consumer, batch: Vec<Queued>) {
                     cloud_event: incoming.event,
                     body: incoming.raw.unwrap_or(incoming.body),
                     is_raw,
-                    content_type: entry_content_type(&queued.message, is_raw),
+                    content_type: queued.message.content_type.clone().unwrap_or_default(),
                     metadata: Some(queued.message.metadata.clone())
                         .filter(|metadata| !metadata.is_empty()),
                 };
@@ -146,19 +145,6 @@ async fn process(consumer: &Consumer, batch: Vec<Queued>) {
             drop(queued.reply.send(result));
         });
     futures::future::join_all(conclusions).await;
-}
-
-fn entry_content_type(message: &Message, is_raw: bool) -> String {
-    let default = if is_raw {
-        content_type::OCTET_STREAM
-    } else {
-        content_type::CLOUD_EVENT
-    };
-    message
-        .content_type
-        .clone()
-        .filter(|given| !given.is_empty())
-        .unwrap_or_else(|| default.to_owned())
 }
 
 /// Entries not settled yet, and the verdicts of the others.

@@ -180,9 +180,7 @@ impl Handler for Consumer {
 impl Consumer {
     /// Whether messages are wrapped, whatever they hold.
     fn is_raw(&self) -> bool {
-        super::envelope::property(&self.subscription.metadata, "rawPayload")
-            .and_then(super::go_bool)
-            .unwrap_or(false)
+        super::is_raw(&self.subscription.metadata).unwrap_or(false)
     }
 
     /// Reads and routes a message: the event with its path, or its fate when it goes no further.
@@ -284,7 +282,15 @@ impl Consumer {
                 warn!("{line}");
             }
         }
-        judge(answer?)
+        match answer {
+            // There is nobody any more who could take it a second time, and it was not refused: it is not given up.
+            Err(error) if self.is_stream() => Ok(Verdict::GivenUp(error.to_string())),
+            answer => judge(answer?),
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self.sink, Sink::Stream(_))
     }
 
     /// What becomes of a message whose delivery failed.

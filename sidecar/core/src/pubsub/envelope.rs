@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::content_type;
 use super::request::Trace;
-use crate::duration;
+use crate::duration::{self, Signed};
 use crate::state::canonical::{write_raw, write_string};
 
 /// Type of events that do not name one.
@@ -73,7 +73,8 @@ pub(crate) fn build(
     write(&members, data.len())
 }
 
-/// Completes a CloudEvent; what the caller says stays, but for topic and component.
+/// Completes a CloudEvent; what the caller says stays, but for topic and component. Without a type, source or version
+/// is also one that has `null` there.
 fn from_cloud_event<'a>(
     data: &'a [u8],
     context: &Context<'a>,
@@ -96,6 +97,13 @@ fn from_cloud_event<'a>(
         ("type", DEFAULT_TYPE.into()),
         ("specversion", SPEC_VERSION.into()),
     ];
+    for name in ["source", "type", "specversion"] {
+        let is_null =
+            |member: &Member<'_>| matches!(member, Member::Json(raw) if raw.get() == "null");
+        if members.get(name).is_some_and(is_null) {
+            members.remove(name);
+        }
+    }
     for (name, value) in defaults {
         members
             .entry(name.into())
@@ -113,10 +121,18 @@ fn from_data<'a>(
     id: impl FnOnce() -> String,
 ) -> Members<'a> {
     let overridden = |name: &str| property(context.metadata, name);
+    // Some may be made empty: no trace, and nobody's source.
+    let given =
+        |name: &str| overridden(name).or_else(|| is_there(context.metadata, name).then_some(""));
     let trace = overridden("cloudevent.traceparent")
-        .or_else(|| overridden("cloudevent.traceid"))
+        .or_else(|| given("cloudevent.traceid"))
         .unwrap_or(&context.trace.traceparent);
-    let tracestate = overridden("cloudevent.tracestate").unwrap_or(&context.trace.tracestate);
+    let tracestate = given("cloudevent.tracestate").unwrap_or(&context.trace.tracestate);
+    let source = match given("cloudevent.source") {
+        Some("") => DEFAULT_SOURCE,
+        Some(given) => given,
+        None => context.app_id,
+    };
     let content_type = match context.content_type {
         "" => DEFAULT_CONTENT_TYPE,
         given => given,
@@ -130,12 +146,7 @@ fn from_data<'a>(
         ("id", id),
         ("specversion", SPEC_VERSION.into()),
         ("datacontenttype", content_type.into()),
-        (
-            "source",
-            overridden("cloudevent.source")
-                .unwrap_or(context.app_id)
-                .into(),
-        ),
+        ("source", source.into()),
         (
             "type",
             overridden("cloudevent.type").unwrap_or(DEFAULT_TYPE).into(),
@@ -195,25 +206,40 @@ pub(crate) fn property<'a>(metadata: &'a BTreeMap<String, String>, name: &str) -
         .map(|(_, value)| value.as_str())
 }
 
+/// Whether metadata has a name, in any letter case and with any value.
+fn is_there(metadata: &BTreeMap<String, String>, name: &str) -> bool {
+    metadata.keys().any(|key| key.eq_ignore_ascii_case(name))
+}
+
 /// When a message with a time to live expires, as RFC 3339 in UTC.
 fn expiration(context: &Context<'_>) -> Option<String> {
     let text =
         property(context.metadata, "ttl").or_else(|| property(context.metadata, "ttlInSeconds"))?;
-    let ttl = time_to_live(text)?;
-    let at = context.now.timestamp().checked_add(ttl).ok()?;
+    let Signed {
+        negative,
+        magnitude: ttl,
+    } = time_to_live(text)?;
+    let now = context.now.timestamp();
+    let at = if negative {
+        now.checked_sub(ttl)
+    } else {
+        now.checked_add(ttl)
+    };
+    let at = at.ok()?;
     Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// A Go duration, or a positive number of seconds; `None` is ignored.
-fn time_to_live(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<i64>() {
-        return u64::try_from(seconds)
-            .ok()
-            .filter(|seconds| *seconds > 0)
-            .map(Duration::from_secs);
+/// A Go duration, or a positive number of seconds; `None` is ignored. `0` is a duration, and no time is left of it, as
+/// of one below zero.
+fn time_to_live(text: &str) -> Option<Signed> {
+    if let Ok(parsed) = duration::parse(text) {
+        return Some(parsed);
     }
-    let parsed = duration::parse(text).ok()?;
-    (!parsed.negative && !parsed.magnitude.is_zero()).then_some(parsed.magnitude)
+    let seconds = u64::try_from(text.parse::<i64>().ok()?).ok()?;
+    (seconds > 0).then_some(Signed {
+        negative: false,
+        magnitude: Duration::from_secs(seconds),
+    })
 }
 
 /// RFC 3339 in the zone of `now`, whole seconds.

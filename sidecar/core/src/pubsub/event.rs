@@ -95,8 +95,8 @@ pub(crate) fn id(event: &Map<String, Value>) -> &str {
 /// Puts a raw message into a CloudEvent.
 fn wrap(message: &Message, pubsub: &str, topic: &str) -> Result<Incoming, serde_json::Error> {
     let mut event = Map::new();
-    let traceparent = property(&message.metadata, "traceparent")
-        .or_else(|| property(&message.metadata, "traceid"));
+    let traceparent = property(&message.metadata, "traceparent");
+    let traceid = traceparent.or_else(|| property(&message.metadata, "traceid"));
     let tracestate = property(&message.metadata, "tracestate");
     let members = [
         ("id", Some(uuid::Uuid::new_v4().to_string())),
@@ -110,7 +110,7 @@ fn wrap(message: &Message, pubsub: &str, topic: &str) -> Result<Incoming, serde_
         ("topic", Some(topic.to_owned())),
         ("pubsubname", Some(pubsub.to_owned())),
         ("data_base64", Some(STANDARD.encode(&message.data))),
-        ("traceid", traceparent.map(str::to_owned)),
+        ("traceid", traceid.map(str::to_owned)),
         ("traceparent", traceparent.map(str::to_owned)),
         ("tracestate", tracestate.map(str::to_owned)),
     ];
@@ -121,7 +121,7 @@ fn wrap(message: &Message, pubsub: &str, topic: &str) -> Result<Incoming, serde_
     }
     let body = serde_json::to_vec(&event)?.into();
     Ok(Incoming {
-        traceparent: traceparent.map(str::to_owned),
+        traceparent: traceid.map(str::to_owned),
         event,
         body,
         raw: Some(message.data.clone()),
@@ -216,8 +216,19 @@ mod tests {
         let event: Map<String, Value> = serde_json::from_slice(&raw.body).expect("json");
         assert_eq!(event["data_base64"], "aGk=");
         assert_eq!(event["topic"], "t");
-        assert_eq!(event["traceparent"], "t");
+        assert_eq!(event["traceid"], "t");
+        assert_eq!(event.get("traceparent"), None);
+        assert_eq!(raw.traceparent.as_deref(), Some("t"));
         assert_eq!(event.get("time"), None);
+        let raw = read(
+            &message("hi", None, &[("traceid", "t"), ("traceparent", "p")]),
+            true,
+        );
+        let event = raw.expect("wrapped").event;
+        assert_eq!(
+            (&event["traceid"], &event["traceparent"]),
+            (&"p".into(), &"p".into())
+        );
     }
 
     #[test]

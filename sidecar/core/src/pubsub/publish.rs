@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::component::Component;
 use super::content_type;
-use super::envelope::{self, Context, property};
+use super::envelope::{self, Context};
 use super::error::{BulkPublishError, PublishError};
 use super::request::{BulkEntry, PublishRequest, Trace};
 use super::service::PubSubs;
@@ -149,8 +149,9 @@ impl PubSubs {
             expires: message.component.has(Feature::MessageTtl),
         };
         // Bytes of JSON that are no UTF-8 are replacement characters, as Go reads it.
-        let text =
-            content_type::is_json(message.content_type).then(|| String::from_utf8_lossy(data));
+        let is_json = content_type::is_json(message.content_type)
+            || content_type::is_cloud_event(message.content_type);
+        let text = is_json.then(|| String::from_utf8_lossy(data));
         let data = text.as_deref().map_or(&data[..], str::as_bytes);
         envelope::build(data, &context, || uuid::Uuid::new_v4().to_string()).map_err(|error| {
             PublishError::CloudEvent {
@@ -300,7 +301,7 @@ fn ids_are_unique(entries: &[BulkEntry]) -> bool {
 
 /// Whether messages go out without an envelope.
 fn is_raw(metadata: &BTreeMap<String, String>, pubsub: &str) -> Result<bool, PublishError> {
-    let Some(text) = property(metadata, "rawPayload") else {
+    let Some(text) = super::raw_payload(metadata) else {
         return Ok(false);
     };
     super::go_bool(text).ok_or_else(|| PublishError::Metadata {

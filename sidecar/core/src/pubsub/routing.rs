@@ -3,10 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use cel::objects::{Key, Map};
-use cel::{Context, Env, Program, Value};
+use cel::{Context, Env, IdedExpr, Program, Value};
 use serde_json::Value as Json;
 
 use super::error::SubscribeError;
+use super::presence;
 use super::rule_check;
 use super::subscription::Subscription;
 
@@ -20,7 +21,7 @@ pub(crate) struct Routes(Vec<Route>);
 #[derive(Debug)]
 struct Route {
     /// `None` takes every event.
-    matches: Option<Program>,
+    matches: Option<IdedExpr>,
     path: String,
 }
 
@@ -77,7 +78,7 @@ impl Routes {
         // The event becomes a value of the language only when a rule asks for it.
         let mut context = None;
         for route in &self.0 {
-            let Some(program) = &route.matches else {
+            let Some(rule) = &route.matches else {
                 return Ok(Some(&route.path));
             };
             let context = context.get_or_insert_with(|| {
@@ -85,7 +86,7 @@ impl Routes {
                 context.add_variable_from_value("event", object(event));
                 context
             });
-            match program.execute(context) {
+            match Value::resolve(rule, context) {
                 Ok(Value::Bool(true)) => return Ok(Some(&route.path)),
                 Ok(Value::Bool(false)) => {}
                 Ok(_) => return Err(Error::NotBoolean),
@@ -96,10 +97,12 @@ impl Routes {
     }
 }
 
-fn compile(source: &str) -> Result<Program, String> {
+fn compile(source: &str) -> Result<IdedExpr, String> {
     let program = Program::compile(source).map_err(|error| error.to_string())?;
     rule_check::check(program.expression())?;
-    Ok(program)
+    let mut rule = program.expression().clone();
+    presence::soften(&mut rule);
+    Ok(rule)
 }
 
 fn object(members: &serde_json::Map<String, Json>) -> Value {
@@ -195,6 +198,38 @@ mod tests {
             find(&[("event.n == 5", "/n")], r#"{"n":5}"#),
             Ok(Some("/n".to_owned()))
         );
+    }
+
+    #[test]
+    fn what_has_no_fields_has_not_the_one_asked_for() {
+        let check = |rule: &str, event: &str, expected: Option<&str>| {
+            let found = find(&[(rule, "/x"), ("", "/default")], event);
+            let expected = expected.map(|path| Some(path.to_owned()));
+            assert_eq!(found.ok(), expected, "{rule} {event}");
+        };
+        let has = "has(event.data.x)";
+        check(has, r#"{"data":{"x":1}}"#, Some("/x"));
+        check(has, r#"{"data":{"y":1}}"#, Some("/default"));
+        for data in [r#""text""#, "1", "[1]", "null", "true"] {
+            check(has, &format!(r#"{{"data":{data}}}"#), Some("/default"));
+        }
+        check("!has(event.data.x)", r#"{"data":"text"}"#, Some("/x"));
+        check(
+            "has(event.data.x) && event.data.x == 1",
+            r#"{"data":{"x":1}}"#,
+            Some("/x"),
+        );
+        let each = "event.data.exists(e, has(e.x))";
+        check(each, r#"{"data":["text",{"x":1}]}"#, Some("/x"));
+        check(each, r#"{"data":["text"]}"#, Some("/default"));
+        check("[has(event.data.x)][0]", r#"{"data":1}"#, Some("/default"));
+        check(
+            "{'a': has(event.data.x)}['a']",
+            r#"{"data":1}"#,
+            Some("/default"),
+        );
+        // What is asked is there, of whom is not.
+        check(has, "{}", None);
     }
 
     #[test]

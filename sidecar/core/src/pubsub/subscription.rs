@@ -51,7 +51,7 @@ pub struct Subscription {
 }
 
 /// The subscriptions in effect, one for each topic of a component: a programmatic one over a declarative
-/// one, the first over later ones of its kind.
+/// one and over earlier ones of its kind, the first over later declarative ones.
 pub fn merge(subscriptions: Vec<Subscription>) -> Vec<Subscription> {
     let mut merged: Vec<Subscription> = Vec::with_capacity(subscriptions.len());
     for subscription in subscriptions {
@@ -60,15 +60,11 @@ pub fn merge(subscriptions: Vec<Subscription>) -> Vec<Subscription> {
         });
         match same {
             None => merged.push(subscription),
-            Some(other) if overrides(&subscription, other) => *other = subscription,
+            Some(other) if subscription.source == Source::Programmatic => *other = subscription,
             Some(_) => {}
         }
     }
     merged
-}
-
-fn overrides(subscription: &Subscription, other: &Subscription) -> bool {
-    subscription.source == Source::Programmatic && other.source == Source::Declarative
 }
 
 #[cfg(test)]
@@ -91,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn programmatic_wins_and_the_first_stays() {
+    fn programmatic_wins_then_the_first_declared_and_the_last_listed() {
         let merged = merge(vec![
             subscription("a", "/declared", Source::Declarative),
             subscription("a", "/declared-again", Source::Declarative),
@@ -103,6 +99,6 @@ mod tests {
             .iter()
             .map(|subscription| subscription.rules[0].path.as_str())
             .collect();
-        assert_eq!(paths, ["/programmed", "/b"]);
+        assert_eq!(paths, ["/programmed-again", "/b"]);
     }
 }

@@ -112,6 +112,11 @@ impl Resiliency {
         self.loaded.load().policies.apps.contains_key(name)
     }
 
+    /// Whether a resource has a target for actors of this type; the built-in retry is off then.
+    pub fn has_actor_target(&self, actor_type: &str) -> bool {
+        self.loaded.load().policies.actors.contains_key(actor_type)
+    }
+
     /// The policies of `target`; `None` where nothing applies and calls need no wrapping.
     pub fn policy(&self, target: Target<'_>) -> Option<Policy> {
         let loaded = self.loaded.load();

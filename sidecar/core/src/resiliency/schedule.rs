@@ -16,7 +16,7 @@ pub enum Growth {
     Constant(Duration),
     /// From 500 ms by 1.5, randomised by half.
     Exponential {
-        /// Cap, applied before the randomisation.
+        /// Cap of the growth, applied before the randomisation; the first interval may be above it.
         max_interval: Duration,
         /// No more retries once this much time has gone by since the first try.
         max_elapsed: Duration,
@@ -71,7 +71,7 @@ impl Schedule {
                 max_interval,
                 max_elapsed,
             } => {
-                let interval = self.interval.min(max_interval);
+                let interval = self.interval;
                 let wait = interval.mul_f64(1.0 - RANDOMISATION + random * 2.0 * RANDOMISATION);
                 if elapsed + wait > max_elapsed {
                     return None;
@@ -129,6 +129,20 @@ mod tests {
             schedule.next(Duration::ZERO, 1.0),
             Some(Duration::from_millis(1500))
         );
+    }
+
+    #[test]
+    fn a_cap_below_the_first_interval_holds_from_the_second_on() {
+        let mut schedule = Schedule::new(Policy {
+            growth: Growth::Exponential {
+                max_interval: Duration::from_millis(100),
+                max_elapsed: Duration::from_secs(900),
+            },
+            max_retries: Some(3),
+        });
+        let waits = std::iter::from_fn(|| schedule.next(Duration::ZERO, 0.5));
+        let millis: Vec<_> = waits.map(|wait| wait.as_millis()).collect();
+        assert_eq!(millis, [500, 100, 100]);
     }
 
     #[test]

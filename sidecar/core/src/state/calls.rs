@@ -250,12 +250,13 @@ impl Stores {
     {
         let started = Instant::now();
         let Checked { good, mut bad } = requests;
+        let alone = good.len() + bad.len() == 1;
         let result = match self.resiliency.policy(outbound(store)) {
-            _ if good.is_empty() => conclude(Ok(()), bad),
+            _ if good.is_empty() => conclude(Ok(()), bad, alone),
             None => {
                 let failed = call(good).await.err();
                 bad.extend(failed.into_iter().flat_map(|error| error.0));
-                conclude(Ok(()), bad)
+                conclude(Ok(()), bad, alone)
             }
             Some(policy) => {
                 let progress = Mutex::new(Progress {
@@ -274,7 +275,7 @@ impl Stores {
                         }
                     })
                     .await;
-                conclude(outcome, progress.into_inner().settled)
+                conclude(outcome, progress.into_inner().settled, alone)
             }
         };
         self.measured(store, operation, result.is_ok(), started);
@@ -353,21 +354,22 @@ impl Classify for Attempt {
 fn conclude(
     outcome: Result<(), Failed<Attempt>>,
     mut settled: Vec<(String, ComponentError)>,
+    alone: bool,
 ) -> Result<(), (EtagProblem, String)> {
     match outcome {
         Ok(()) if settled.is_empty() => Ok(()),
-        Ok(()) => Err(joined(&settled)),
+        Ok(()) => Err(joined(&settled, alone)),
         Err(Failed::Operation(attempt)) => {
             settled.extend(attempt.0);
-            Err(joined(&settled))
+            Err(joined(&settled, alone))
         }
         Err(Failed::Timeout) => Err((EtagProblem::None, "context deadline exceeded".to_owned())),
         Err(Failed::Rejected(rejected)) => Err((EtagProblem::None, rejected.to_string())),
     }
 }
 
-/// What several failed keys read as, and whether all of them failed for their etags.
-fn joined(errors: &[(String, ComponentError)]) -> (EtagProblem, String) {
+/// What failed keys read as, and whether all of them failed for their etags; `alone` is a call with one key.
+fn joined(errors: &[(String, ComponentError)], alone: bool) -> (EtagProblem, String) {
     let kinds = || {
         errors
             .iter()
@@ -384,6 +386,7 @@ fn joined(errors: &[(String, ComponentError)]) -> (EtagProblem, String) {
     let text = texts.join("\n");
     // Upstream wraps the joined text once more in the error of its class.
     let text = match problem {
+        _ if alone => text,
         EtagProblem::None => text,
         EtagProblem::Mismatch => ComponentError::etag_mismatch(Some(&text)).to_string(),
         EtagProblem::Invalid => ComponentError::etag_invalid(Some(&text)).to_string(),

@@ -100,7 +100,7 @@ async fn targets_are_located() {
         let seen = world.seen.lock().pop().expect("a call");
         assert_eq!(
             (seen.to.as_str(), seen.method.as_str(), &seen.body[..]),
-            (to, "a/b", &b"x"[..])
+            (to, "/a/b", &b"x"[..])
         );
         // Only other sidecars get the headers of forwarding; the endpoint has headers of its own.
         assert_eq!(
@@ -514,7 +514,7 @@ async fn the_callee_checks_access() {
     assert!(
         denied
             .message
-            .ends_with("operation: pkg.Service/Call verb: NONE"),
+            .ends_with("operation: /pkg.Service/Call verb: NONE"),
         "{denied}"
     );
     // The own application is not subject to it.

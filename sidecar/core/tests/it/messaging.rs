@@ -135,7 +135,7 @@ async fn publishing_is_checked_in_order() {
     request.topic = "b".to_owned();
     request
         .metadata
-        .insert("RawPayload".to_owned(), "maybe".to_owned());
+        .insert("rawPayload".to_owned(), "maybe".to_owned());
     check(
         request.clone(),
         "failed deserializing metadata. Error: rawPayload value must be a valid boolean: actual is 'maybe'",
@@ -288,10 +288,7 @@ async fn batches_are_collected_and_answered_by_entry() {
     }
     let batch = next(&mut heard.batches).await;
     assert_eq!((batch.path.as_str(), batch.entries.len()), ("/bulk", 3));
-    assert_eq!(
-        batch.entries[0].content_type,
-        "application/cloudevents+json"
-    );
+    assert_eq!(batch.entries[0].content_type, "");
     let again = next(&mut heard.batches).await;
     assert_eq!(again.entries.len(), 1);
     assert_eq!(again.entries[0].entry_id, batch.entries[1].entry_id);
@@ -780,6 +777,37 @@ async fn streams_receive_until_their_guard_is_dropped() {
     guard.ended().await;
     pubsubs.shutdown().await;
     check(subscription("orders", &[]), SubscribeError::Stopped).await;
+}
+
+/// A stream whose caller leaves while it has an event.
+struct Gone(mpsc::UnboundedSender<Event>);
+
+#[async_trait]
+impl EventSink for Gone {
+    async fn deliver(&self, event: Event) -> Result<EventOutcome, app::Error> {
+        self.0.send(event).expect("the test listens");
+        Err(app::Error::Transport("stream is closed".to_owned()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_a_stream_that_is_gone_is_given_back() {
+    let pubsubs = pubsubs(stubborn());
+    pubsubs.add(&metadata("bus", &[]), Arc::new(Parallel::default()));
+    let (events, mut heard) = mpsc::unbounded_channel();
+    let (letters, mut dead) = mpsc::unbounded_channel();
+    let mut orders = subscription("orders", &[]);
+    orders.dead_letter_topic = Some("dead".to_owned());
+    let gone = pubsubs.subscribe_stream(orders, Arc::new(Gone(events)));
+    let _gone = gone.await.expect("subscribed");
+    let letters = pubsubs.subscribe_stream(subscription("dead", &[]), Arc::new(Sink(letters)));
+    let _letters = letters.await.expect("subscribed");
+    pubsubs.publish(message("orders", "1")).await.expect("sent");
+    next(&mut heard).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // It was neither refused nor is there anybody to try it with again.
+    assert!(dead.try_recv().is_err());
+    assert!(heard.try_recv().is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,7 +164,7 @@ impl Calls<'_> {
     }
 }
 
-fn is_stream(headers: &HeaderMap) -> bool {
+pub(super) fn is_stream(headers: &HeaderMap) -> bool {
     let mark = headers.get(STREAM).and_then(|mark| mark.to_str().ok());
     mark.is_some_and(is_truthy)
 }

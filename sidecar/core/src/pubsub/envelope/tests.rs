@@ -156,6 +156,36 @@ fn a_cloud_event_is_completed() {
 }
 
 #[test]
+fn attributes_that_are_null_are_missing() {
+    let data = r#"{"source":null,"type":null,"specversion":null,"time":null,"id":null}"#;
+    let event = envelope(data, "application/cloudevents+json", &[]).expect("valid");
+    for (member, expected) in [
+        ("source", json!("Dapr")),
+        ("type", json!("com.dapr.event.sent")),
+        ("specversion", json!("1.0")),
+        ("time", Value::Null),
+        ("id", Value::Null),
+    ] {
+        assert_eq!(event[member], expected, "{member}");
+    }
+}
+
+#[test]
+fn some_attributes_can_be_made_empty() {
+    let check = |name: &str, member: &str, expected: &str| {
+        let event = envelope("x", "", &[(name, "")]).expect("valid");
+        assert_eq!(event[member], expected, "{name}");
+    };
+    check("cloudevent.source", "source", "Dapr");
+    check("CloudEvent.TraceId", "traceid", "");
+    check("cloudevent.traceid", "traceparent", "");
+    check("cloudevent.tracestate", "tracestate", "");
+    check("cloudevent.traceparent", "traceparent", TRACEPARENT);
+    check("cloudevent.id", "id", "new-id");
+    check("cloudevent.type", "type", "com.dapr.event.sent");
+}
+
+#[test]
 fn a_time_to_live_becomes_an_expiration() {
     let check = |name: &str, ttl: &str, expected: Option<&str>| {
         let event = envelope("x", "", &[(name, ttl)]).expect("valid");
@@ -168,8 +198,12 @@ fn a_time_to_live_becomes_an_expiration() {
     check("ttlInSeconds", "10", Some("2026-01-02T03:04:15Z"));
     check("TTLInSeconds", "10", Some("2026-01-02T03:04:15Z"));
     check("ttl", "1m", Some("2026-01-02T03:05:05Z"));
-    check("ttlInSeconds", "0", None);
+    check("ttlInSeconds", "0", Some("2026-01-02T03:04:05Z"));
+    check("ttl", "0s", Some("2026-01-02T03:04:05Z"));
+    check("ttl", "-1m", Some("2026-01-02T03:03:05Z"));
+    check("ttlInSeconds", "+5", Some("2026-01-02T03:04:10Z"));
     check("ttlInSeconds", "-1", None);
+    check("ttlInSeconds", "00", None);
     check("ttlInSeconds", "soon", None);
 }
 
