@@ -8,7 +8,7 @@ use dapr_sidecar_core::actors::{
 };
 use dapr_sidecar_core::body::{self, Body};
 use dapr_sidecar_core::fields::Fields;
-use dapr_sidecar_core::invoke::headers::hop_by_hop;
+use dapr_sidecar_core::invoke::headers::remove_hop_by_hop;
 use dapr_sidecar_core::state::canonical_value;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -70,10 +70,7 @@ fn reply_response(reply: actors::Reply) -> Response<Body> {
     *headers = reply.headers;
     // The length is that of the body at hand, and connections are ours.
     headers.remove(::http::header::CONTENT_LENGTH);
-    let names = headers.keys().filter(|name| hop_by_hop(name.as_str()));
-    for name in names.cloned().collect::<Vec<_>>() {
-        headers.remove(name);
-    }
+    remove_hop_by_hop(headers);
     let json = HeaderValue::from_static("application/json");
     let first = headers.remove(CONTENT_TYPE).unwrap_or(json);
     headers.insert(CONTENT_TYPE, first);

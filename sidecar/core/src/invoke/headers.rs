@@ -89,11 +89,14 @@ const OF_ONE_CALL: [&str; 6] = [
 ];
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
+/// Removes what belongs to one connection only, but for what `Connection` names.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    drop_where(headers, hop_by_hop);
+}
+
 /// Removes what gRPC says with the metadata of a call about this call alone, its timeout for instance.
 pub fn remove_of_one_call(headers: &mut HeaderMap) {
-    for name in OF_ONE_CALL {
-        headers.remove(name);
-    }
+    drop_where(headers, |name| OF_ONE_CALL.contains(&name));
 }
 
 /// Whether a header belongs to one connection only; `name` in lower case.
@@ -145,9 +148,7 @@ pub fn to_grpc_app(mut headers: HeaderMap, origin: Origin) -> HeaderMap {
     match origin {
         Origin::Http => rename(&mut headers, is_permanent),
         Origin::Grpc => {
-            for name in HOP_BY_HOP {
-                headers.remove(name);
-            }
+            remove_hop_by_hop(&mut headers);
             for name in [CONTENT_LENGTH, CONTENT_TYPE, HOST] {
                 headers.remove(name);
             }
@@ -160,9 +161,7 @@ pub fn to_grpc_app(mut headers: HeaderMap, origin: Origin) -> HeaderMap {
 /// the prefix `dapr-`, what belongs to the application's connection is dropped.
 pub fn to_grpc_caller(mut headers: HeaderMap) -> HeaderMap {
     remove_connection_headers(&mut headers);
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove_hop_by_hop(&mut headers);
     headers.remove(CONTENT_LENGTH);
     headers.remove(DESTINATION_APP_ID);
     // gRPC would take what is called binary for base64.
@@ -304,7 +303,9 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
 }
 
 fn first_only(headers: &mut HeaderMap, name: HeaderName) {
-    if let Entry::Occupied(mut entry) = headers.entry(name) {
+    if let Entry::Occupied(mut entry) = headers.entry(name)
+        && entry.iter().nth(1).is_some()
+    {
         let first = entry.get().clone();
         entry.insert(first);
     }

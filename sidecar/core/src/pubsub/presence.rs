@@ -30,9 +30,11 @@ pub(super) fn soften(expression: &mut IdedExpr) {
             .map(|entry| &mut entry.expr)
             .for_each(entry),
         Expr::Select(select) => {
+            // As it was written: tests within tests would double it at every level.
+            let written = select.test.then(|| (*select.operand).clone());
             soften(&mut select.operand);
-            if select.test {
-                expression.expr = of_a_map(expression.id, select.clone());
+            if let Some(written) = written {
+                expression.expr = of_a_map(expression.id, written, select.clone());
             }
         }
     }
@@ -48,7 +50,7 @@ fn entry(entry: &mut EntryExpr) {
     }
 }
 
-fn of_a_map(id: u64, test: SelectExpr) -> Expr {
+fn of_a_map(id: u64, operand: IdedExpr, test: SelectExpr) -> Expr {
     let node = |expr| IdedExpr { id, expr };
     let call = |name: &str, args: Vec<IdedExpr>| {
         Expr::Call(CallExpr {
@@ -57,7 +59,7 @@ fn of_a_map(id: u64, test: SelectExpr) -> Expr {
             args,
         })
     };
-    let kind = node(call("type", vec![(*test.operand).clone()]));
+    let kind = node(call("type", vec![operand]));
     let is_map = node(call(
         operators::EQUALS,
         vec![kind, node(Expr::Ident("map".to_owned()))],

@@ -233,6 +233,21 @@ mod tests {
     }
 
     #[test]
+    fn tests_within_tests_do_not_double_a_rule() {
+        let length = |depth: usize| {
+            let of = (0..depth).fold("event".to_owned(), |of, _| format!("{{'k': has({of}.x)}}"));
+            let rule = compile(&format!("has({of}.x)")).expect("compiles");
+            format!("{rule:?}").len()
+        };
+        // The parser of an unoptimised build needs more of the stack than tests have.
+        let lengths = std::thread::Builder::new().stack_size(64 << 20);
+        let lengths = lengths.spawn(move || (length(5), length(10)));
+        let (half, whole) = lengths.expect("a thread").join().expect("lengths");
+        // Doubled at each level it would be 32 times as long.
+        assert!(whole < half * 8, "{whole} beside {half}");
+    }
+
+    #[test]
     fn the_standard_library_is_there() {
         let event =
             r#"{"time":"2026-11-29T10:20:30Z","type":"abc","data":{"n":2,"l":[1,2],"t":"1h30m"}}"#;
