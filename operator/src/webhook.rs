@@ -31,6 +31,7 @@ pub async fn serve(listener: TcpListener, security: Security, shutdown: Cancella
         max_connection_idle: Some(IDLE),
         max_connection_busy: Some(BUSY),
         header_timeout: Some(HEADER),
+        date: true,
         ..ServerOptions::default()
     };
     let acceptor = Acceptor::ServerOnly(security);

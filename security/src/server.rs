@@ -81,6 +81,8 @@ pub struct ServerOptions {
     pub max_handshakes: usize,
     /// Connections open at once; further ones wait in the kernel's queue until one ends. None is no limit.
     pub max_connections: Option<usize>,
+    /// Whether answers over HTTP/2 say when they were given. A gRPC server's do not: its headers are its caller's data.
+    pub date: bool,
 }
 
 impl Default for ServerOptions {
@@ -96,6 +98,7 @@ impl Default for ServerOptions {
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             max_connections: None,
+            date: false,
         }
     }
 }
@@ -298,6 +301,7 @@ impl<S> Server<S> {
         builder
             .http2()
             .timer(TokioTimer::new())
+            .auto_date_header(self.options.date)
             .keep_alive_interval(self.options.keepalive_interval)
             .keep_alive_timeout(self.options.keepalive_timeout)
             .max_concurrent_streams(self.options.max_concurrent_streams)
@@ -309,6 +313,7 @@ impl<S> Server<S> {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
+            .auto_date_header(self.options.date)
             .keep_alive_interval(self.options.keepalive_interval)
             .keep_alive_timeout(self.options.keepalive_timeout)
             .max_concurrent_streams(self.options.max_concurrent_streams)

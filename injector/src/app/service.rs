@@ -126,6 +126,7 @@ impl Prepared {
             max_connection_busy: Some(BUSY),
             max_concurrent_streams: Some(STREAMS),
             max_connection_idle: Some(IDLE),
+            date: true,
             ..ServerOptions::default()
         };
         let acceptor = Acceptor::ServerOnly(security);

@@ -164,6 +164,7 @@ fn limits() -> ServerOptions {
         max_connection_busy: Some(BUSY),
         header_timeout: Some(HEAD),
         max_connections: Some(CONNECTIONS),
+        date: true,
         ..ServerOptions::default()
     }
 }

@@ -19,15 +19,57 @@ use crate::grpc::method;
 const KEPT_PATHS: usize = 1024;
 const CODES: usize = 17;
 
-/// Counters and latency of one method, path and status.
-struct HttpSeries {
+/// Counters and latency of one method, path and status answered.
+struct ServerSeries {
     requests: IntCounter,
     responses: Option<IntCounter>,
     latency: Histogram,
 }
 
+/// The same of calls to the application.
+struct ClientSeries {
+    completed: IntCounter,
+    latency: Histogram,
+    sent: Histogram,
+}
+
 /// Handles of one path by method and status: a handful, found faster by walking than by hashing.
-type OfPath = Vec<(&'static str, StatusCode, Arc<HttpSeries>)>;
+type OfPath<T> = Vec<(&'static str, StatusCode, Arc<T>)>;
+
+/// Handles by path, method and status.
+struct Kept<T>(RwLock<HashMap<Box<str>, OfPath<T>>>);
+
+impl<T> Kept<T> {
+    fn new() -> Self {
+        Self(RwLock::default())
+    }
+
+    /// The handles of what the labels `method`, `path` and `status` name.
+    fn series(
+        &self,
+        method: &'static str,
+        path: &str,
+        status: StatusCode,
+        make: impl FnOnce([&str; 3]) -> T,
+    ) -> Arc<T> {
+        let found = |of_path: &OfPath<T>| {
+            of_path
+                .iter()
+                .find(|(verb, code, _)| *verb == method && *code == status)
+                .map(|(_, _, series)| Arc::clone(series))
+        };
+        if let Some(series) = self.0.read().get(path).and_then(found) {
+            return series;
+        }
+        let series = Arc::new(make([method, path, status.as_str()]));
+        let mut kept = self.0.write();
+        if kept.len() < KEPT_PATHS || kept.contains_key(path) {
+            let of_path = kept.entry(path.into()).or_default();
+            of_path.push((method, status, Arc::clone(&series)));
+        }
+        series
+    }
+}
 
 pub(super) struct Http {
     request_bytes: HistogramVec,
@@ -35,7 +77,7 @@ pub(super) struct Http {
     latency: HistogramVec,
     requests: IntCounterVec,
     responses: Option<IntCounterVec>,
-    kept: RwLock<HashMap<Box<str>, OfPath>>,
+    kept: Kept<ServerSeries>,
     sizes: OnceLock<(Histogram, Histogram)>,
     client: HttpClient,
 }
@@ -47,6 +89,8 @@ struct HttpClient {
     completed: IntCounterVec,
     probe_latency: HistogramVec,
     probes: IntCounterVec,
+    kept: Kept<ClientSeries>,
+    received_total: OnceLock<Histogram>,
 }
 
 /// One answered HTTP request.
@@ -101,37 +145,22 @@ impl Http {
                 &LABELS,
             )?,
             responses: responses.transpose()?,
-            kept: RwLock::default(),
+            kept: Kept::new(),
             sizes: OnceLock::new(),
             client: HttpClient::new(builder)?,
         })
     }
 
-    fn series(&self, method: &'static str, path: &str, status: StatusCode) -> Arc<HttpSeries> {
-        let found = |of_path: &OfPath| {
-            of_path
-                .iter()
-                .find(|(verb, code, _)| *verb == method && *code == status)
-                .map(|(_, _, series)| Arc::clone(series))
-        };
-        if let Some(series) = self.kept.read().get(path).and_then(found) {
-            return series;
-        }
-        let labels = [method, path, status.as_str()];
-        let series = Arc::new(HttpSeries {
+    fn series(&self, method: &'static str, path: &str, status: StatusCode) -> Arc<ServerSeries> {
+        let make = |labels: [&str; 3]| ServerSeries {
             requests: self.requests.with_label_values(&labels),
             responses: self
                 .responses
                 .as_ref()
                 .map(|responses| responses.with_label_values(&labels)),
             latency: self.latency.with_label_values(&labels),
-        });
-        let mut kept = self.kept.write();
-        if kept.len() < KEPT_PATHS || kept.contains_key(path) {
-            let of_path = kept.entry(path.into()).or_default();
-            of_path.push((method, status, Arc::clone(&series)));
-        }
-        series
+        };
+        self.kept.series(method, path, status, make)
     }
 }
 
@@ -169,7 +198,19 @@ impl HttpClient {
                 "Count of completed health probes.",
                 &["status"],
             )?,
+            kept: Kept::new(),
+            received_total: OnceLock::new(),
         })
+    }
+
+    fn series(&self, method: &'static str, path: &str, status: StatusCode) -> Arc<ClientSeries> {
+        let make = |labels: [&str; 3]| ClientSeries {
+            completed: self.completed.with_label_values(&labels),
+            latency: self.latency.with_label_values(&labels),
+            // It has the label, and no value for it.
+            sent: self.sent.with_label_values(&[labels[0], labels[1], ""]),
+        };
+        self.kept.series(method, path, status, make)
     }
 }
 
@@ -352,19 +393,15 @@ impl ApiMetrics {
         let client = &self.http.client;
         let path = path::of_application(call.path);
         let path = self.settings.paths.label(&path);
-        let verb = self.verb(call.method);
-        let labels = [verb, &*path, call.status.as_str()];
-        client.completed.with_label_values(&labels).inc();
-        observe_with(&client.latency, &labels, call.elapsed);
-        client
-            .sent
-            .with_label_values(&[verb, &*path, ""])
-            .observe(call.request_bytes as f64);
-        let none: [&str; 0] = [];
-        client
-            .received
-            .with_label_values(&none)
-            .observe(call.response_bytes as f64);
+        let series = client.series(self.verb(call.method), &path, call.status);
+        series.completed.inc();
+        observe(&series.latency, call.elapsed);
+        series.sent.observe(call.request_bytes as f64);
+        let received = client.received_total.get_or_init(|| {
+            let none: [&str; 0] = [];
+            client.received.with_label_values(&none)
+        });
+        received.observe(call.response_bytes as f64);
     }
 
     /// A health probe of an HTTP application.
