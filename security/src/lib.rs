@@ -8,6 +8,7 @@ pub mod acceptor;
 pub mod anchors;
 pub mod certificate;
 pub mod connector;
+pub mod grpc;
 pub mod identity;
 pub mod options;
 pub mod request;

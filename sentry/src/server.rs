@@ -5,14 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use dapr_proto::dapr::proto::sentry::v1::ca_server::{Ca, CaServer};
+use dapr_proto::dapr::proto::sentry::v1::ca_server::{Ca, CaServer, SERVICE_NAME};
 use dapr_proto::dapr::proto::sentry::v1::{SignCertificateRequest, SignCertificateResponse};
 use dapr_security::identity::spiffe_id;
-use dapr_security::{ServerOptions, SpiffeId, TrustDomain};
+use dapr_security::{ServerOptions, SpiffeId, TrustDomain, grpc};
+use http::Uri;
 use parking_lot::Mutex;
 use tonic::body::Body;
-use tonic::service::{LayerExt as _, Routes};
 use tonic::{Code, Request, Response, Status};
+use tower::Layer as _;
 use tower::util::MapResponseLayer;
 
 use crate::ca::Authority;
@@ -22,6 +23,8 @@ use crate::metrics::Metrics;
 use crate::rotation::ledger::{Holder, Issue, Ledger};
 use crate::validator::{self, Validators};
 
+/// The path of the one method.
+const SIGN_CERTIFICATE: &str = "/dapr.proto.sentry.v1.CA/SignCertificate";
 /// Names the certificate that is being renewed, by serial number in hexadecimal: with it a rotation of the root knows
 /// sooner that nobody uses the old one any more. Only our own clients send it.
 const RENEWS: &str = "dapr-renews";
@@ -79,8 +82,12 @@ pub(crate) struct Service {
 /// What is answered to whom. A message beyond [`MESSAGE_LIMIT`] is refused as a signing request beyond its own limit is.
 pub(crate) fn routes(service: Service) -> Router {
     let service = CaServer::new(service).max_decoding_message_size(MESSAGE_LIMIT);
-    let refuse: fn(http::Response<Body>) -> http::Response<Body> = too_large;
-    Routes::new(MapResponseLayer::new(refuse).named_layer(service)).into_axum_router()
+    Router::new()
+        .route_service(
+            SIGN_CERTIFICATE,
+            MapResponseLayer::new(too_large).layer(service),
+        )
+        .fallback(async |uri: Uri| grpc::unserved(uri.path(), SERVICE_NAME).into_http::<Body>())
 }
 
 /// The library's code for it is `OutOfRange`, which nothing else here answers.

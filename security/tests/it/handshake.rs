@@ -351,7 +351,9 @@ async fn answers_tell_the_time_only_where_asked() {
         };
         for acceptor in [Acceptor::Plaintext, Acceptor::PlainWeb] {
             let server = server_with(acceptor, options.clone()).await;
-            let mut client = dial(server.address, Security::insecure().connector(path("any"))).await.unwrap();
+            let mut client = dial(server.address, Security::insecure().connector(path("any")))
+                .await
+                .unwrap();
             let answer = client.sign_certificate(SignCertificateRequest::default());
             let answer = timeout(SOON, answer).await.unwrap().unwrap();
             assert_eq!(answer.metadata().contains_key("date"), date);

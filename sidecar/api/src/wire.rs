@@ -52,7 +52,7 @@ pub fn from_tonic(status: &tonic::Status) -> rpc::Status {
     let mut code = rpc::Code::from_i32(status.code() as i32);
     let mut message = status.message().to_owned();
     if code == rpc::Code::OutOfRange
-        && let Some(text) = crate::grpc::body::size_error(&message)
+        && let Some(text) = dapr_security::grpc::size_error(&message)
     {
         (code, message) = (rpc::Code::ResourceExhausted, text);
     }

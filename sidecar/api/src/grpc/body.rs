@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use dapr_security::grpc;
 use dapr_sidecar_core::body::BoxError;
 use dapr_sidecar_core::rpc::Code;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -199,46 +200,9 @@ fn rewrite_size_error(headers: &mut HeaderMap) {
     let text = headers
         .get(GRPC_MESSAGE)
         .and_then(|message| message.to_str().ok())
-        .and_then(|message| size_error(&percent_decode_str(message).decode_utf8_lossy()));
+        .and_then(|message| grpc::size_error(&percent_decode_str(message).decode_utf8_lossy()));
     if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
         headers.insert(GRPC_STATUS, HeaderValue::from_static("8"));
         headers.insert(GRPC_MESSAGE, value);
-    }
-}
-
-/// Go's text for tonic's of a message over the limit.
-pub(crate) fn size_error(text: &str) -> Option<String> {
-    let (verb, rest) = match text.strip_prefix("Error, decoded message length too large: found ") {
-        Some(rest) => ("received message", rest),
-        None => (
-            "trying to send message",
-            text.strip_prefix("Error, encoded message length too large: found ")?,
-        ),
-    };
-    let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
-    let limit = rest.strip_suffix(" bytes")?;
-    Some(format!(
-        "grpc: {verb} larger than max ({found} vs. {limit})"
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn size_errors_read_as_in_go() {
-        let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(size_error(text).as_deref(), expected, "{text}");
-        };
-        check(
-            "Error, decoded message length too large: found 10 bytes, the limit is: 4 bytes",
-            Some("grpc: received message larger than max (10 vs. 4)"),
-        );
-        check(
-            "Error, encoded message length too large: found 10 bytes, the limit is: 4 bytes",
-            Some("grpc: trying to send message larger than max (10 vs. 4)"),
-        );
-        check("something else", None);
     }
 }
