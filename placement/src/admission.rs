@@ -5,8 +5,8 @@ use dapr_security::Identity;
 
 use crate::table::{self, TABLE_LIMIT};
 
-/// Actor types that only the runtime of the app they name may host.
-const INTERNAL_PREFIX: &str = "dapr.internal.";
+/// How actor types begin that only the runtime of the app they name may host.
+const INTERNAL: [&str; 2] = ["dapr", "internal"];
 
 /// What one host may take up in a table: a quarter is for others, whatever it reports.
 const SHARE_LIMIT: usize = TABLE_LIMIT / 4 * 3;
@@ -14,16 +14,22 @@ const SHARE_LIMIT: usize = TABLE_LIMIT / 4 * 3;
 /// Why a message was refused. It ends the stream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("operation UNKNOWN must not carry a version: set the operation the version answers")]
+    #[error("both operation and version must be set or both must be unset")]
     VersionWithoutOperation,
-    #[error("field {0} is required")]
-    Missing(&'static str),
-    #[error("app id {claimed:?} is not that of the client certificate, {actual:?}")]
+    #[error("host ID and namespace must be provided")]
+    Missing,
+    #[error("provided app ID {claimed} doesn't match the one in the SPIFFE ID ({actual})")]
     AppId { claimed: String, actual: String },
-    #[error("namespace {claimed:?} is not that of the client certificate, {actual:?}")]
+    #[error(
+        "provided client namespace {claimed} doesn't match the one in the SPIFFE ID ({actual})"
+    )]
     Namespace { claimed: String, actual: String },
-    #[error("actor type {0:?} belongs to another app")]
-    InternalType(String),
+    #[error("entity {entity} is not allowed for app ID {id} in namespace {namespace}")]
+    InternalType {
+        entity: String,
+        id: String,
+        namespace: String,
+    },
     #[error(
         "{types} actor types take {share} bytes of every table, at most {SHARE_LIMIT} are possible: host fewer types or give them shorter names"
     )]
@@ -35,10 +41,8 @@ pub(crate) fn check(host: &Host, identity: Option<&Identity>) -> Result<(), Refu
     if host.operation == i32::from(HostOperation::Unknown) && host.version.is_some() {
         return Err(Refusal::VersionWithoutOperation);
     }
-    for (field, value) in [("id", &host.id), ("namespace", &host.namespace)] {
-        if value.is_empty() {
-            return Err(Refusal::Missing(field));
-        }
+    if host.id.is_empty() || host.namespace.is_empty() {
+        return Err(Refusal::Missing);
     }
     if let Some(identity) = identity {
         check_identity(host, identity)?;
@@ -49,7 +53,11 @@ pub(crate) fn check(host: &Host, identity: Option<&Identity>) -> Result<(), Refu
         return Err(Refusal::Share { types, share });
     }
     match host.entities.iter().find(|entity| !may_host(host, entity)) {
-        Some(entity) => Err(Refusal::InternalType(entity.clone())),
+        Some(entity) => Err(Refusal::InternalType {
+            entity: entity.clone(),
+            id: host.id.clone(),
+            namespace: host.namespace.clone(),
+        }),
         None => Ok(()),
     }
 }
@@ -72,10 +80,10 @@ fn check_identity(host: &Host, identity: &Identity) -> Result<(), Refusal> {
 }
 
 fn may_host(host: &Host, entity: &str) -> bool {
-    let Some(rest) = entity.strip_prefix(INTERNAL_PREFIX) else {
+    let mut parts = entity.split('.');
+    if INTERNAL.iter().any(|part| parts.next() != Some(part)) {
         return true;
-    };
-    let mut parts = rest.split('.');
+    }
     parts.next() == Some(&host.namespace) && parts.next() == Some(&host.id)
 }
 
@@ -117,21 +125,15 @@ mod tests {
     #[test]
     fn fields() {
         use HostOperation::{Lock, Report, Unknown};
-        let unknown =
-            "operation UNKNOWN must not carry a version: set the operation the version answers";
+        let unknown = "both operation and version must be set or both must be unset";
         check_refusal(&host(Unknown, Some(0), "a", "n", &[]), None, Some(unknown));
         check_refusal(&host(Unknown, None, "a", "n", &["t"]), None, None);
         check_refusal(&host(Lock, Some(1), "a", "n", &[]), None, None);
-        check_refusal(
-            &host(Report, None, "", "n", &[]),
-            None,
-            Some("field id is required"),
-        );
-        check_refusal(
-            &host(Report, None, "a", "", &[]),
-            None,
-            Some("field namespace is required"),
-        );
+        let missing = "host ID and namespace must be provided";
+        for (id, namespace) in [("", "n"), ("a", ""), ("", "")] {
+            let report = host(Report, None, id, namespace, &[]);
+            check_refusal(&report, None, Some(missing));
+        }
         // The name may be empty, and numbers of a later protocol pass.
         check_refusal(
             &Host {
@@ -148,9 +150,10 @@ mod tests {
     fn identities() {
         let report = host(HostOperation::Report, None, "app", "ns", &["t"]);
         check_refusal(&report, Some(("ns", "app")), None);
-        let id = "app id \"app\" is not that of the client certificate, \"other\"";
+        let id = "provided app ID app doesn't match the one in the SPIFFE ID (other)";
         check_refusal(&report, Some(("ns", "other")), Some(id));
-        let namespace = "namespace \"ns\" is not that of the client certificate, \"other\"";
+        let namespace =
+            "provided client namespace ns doesn't match the one in the SPIFFE ID (other)";
         check_refusal(&report, Some(("other", "app")), Some(namespace));
     }
 
@@ -191,7 +194,7 @@ mod tests {
     #[test]
     fn internal_types() {
         let check_type = |entity: &str, allowed: bool| {
-            let refusal = format!("actor type {entity:?} belongs to another app");
+            let refusal = format!("entity {entity} is not allowed for app ID app in namespace ns");
             let report = host(HostOperation::Report, None, "app", "ns", &["t", entity]);
             check_refusal(&report, None, (!allowed).then_some(refusal.as_str()));
             check_refusal(
@@ -206,7 +209,8 @@ mod tests {
         check_type("dapr.internal.other.app.workflow", false);
         check_type("dapr.internal.ns", false);
         check_type("dapr.internal.", false);
-        check_type("dapr.internal", true);
+        check_type("dapr.internal", false);
+        check_type("dapr..internal.other.app", true);
         check_type("dapr.internals.other.app", true);
     }
 }

@@ -8,13 +8,13 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use axum::Router;
 use dapr_kit::bind::{Endpoint, bind};
 use dapr_kit::flags::Environment;
 use dapr_kit::health::{self, Health, Page, Target};
 use dapr_kit::log::{self, LogIdentity};
 use dapr_kit::metrics::{self as metrics_server};
 use dapr_kit::shutdown::Shutdown;
+use dapr_kit::{COMMIT, VERSION};
 use dapr_security::{
     Acceptor, AnchorsSource, Expect, KeyKind, Options, Security, ServerOptions, SpiffeId,
     TrustDomain, identity, serve,
@@ -25,7 +25,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
 
 use crate::args::{APP_ID, Args, Mode, Settings, Tls};
 use crate::metrics::Metrics;
@@ -44,11 +43,14 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Whatever keeps it from starting or from going on; the text is for the person who started it.
 pub async fn run(args: Args, environment: Environment, shutdown: Shutdown) -> anyhow::Result<()> {
     let _log = log::init(args.log(), LogIdentity::new("dapr.placement"))?;
+    tracing::info!("Starting Dapr Placement Service -- version {VERSION} -- commit {COMMIT}");
     let settings = args.settings(&environment)?;
     if settings.mode == Mode::Kubernetes && !settings.skip_root_check {
         dapr_kit::process::refuse_root()?;
     }
-    App::bind(settings).await?.run(&shutdown).await
+    App::bind(settings).await?.run(&shutdown).await?;
+    tracing::info!("Placement service shut down gracefully");
+    Ok(())
 }
 
 /// The health targets, in the order they become ready.
@@ -203,7 +205,8 @@ impl Placement {
             .grpc_listener
             .local_addr()
             .context("failed to read the address of the gRPC server")?;
-        tracing::info!(id = %cluster.own().id, %address, replicas = %cluster.fingerprint(), "Placement started");
+        tracing::info!(id = %cluster.own().id, %address, replicas = %cluster.fingerprint(),
+            "Placement service started on port {}", address.port());
         let network = Network::new(security, expect);
         // A leader hands over only when it serves nobody any more.
         let served = CancellationToken::new();
@@ -234,7 +237,7 @@ impl Placement {
             keepalive_timeout: self.settings.keepalive_timeout,
             ..ServerOptions::default()
         };
-        let routes: Router = Routes::new(self.server.clone()).into_axum_router();
+        let routes = self.server.clone().routes();
         let grpc = serve(self.grpc_listener, clients, routes, options, stop.clone());
         let last = served.clone().drop_guard();
         let follow = async {

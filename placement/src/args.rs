@@ -21,14 +21,21 @@ const KUBERNETES_TOKEN_FILE: &str = "/var/run/secrets/dapr.io/sentrytoken/token"
 
 /// The flags as they are written; `Settings` are what they mean.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "placement")]
+#[command(
+    name = "placement",
+    about = "Tells sidecars which of them host which actor types"
+)]
 pub struct Args {
     /// Id of this replica; must be in --initial-cluster.
     #[arg(long, default_value = "dapr-placement-0")]
     id: String,
-    /// All replicas as id=host:port, separated by commas.
-    #[arg(long, default_value = "dapr-placement-0=127.0.0.1:8201")]
-    initial_cluster: String,
+    /// All replicas as id=host:port, separated by commas; may be given more than once.
+    #[arg(
+        long,
+        default_value = "dapr-placement-0=127.0.0.1:8201",
+        action = clap::ArgAction::Append
+    )]
+    initial_cluster: Vec<String>,
     /// Port of the gRPC server.
     #[arg(long, default_value = "50005", value_parser = int::<u16>)]
     port: u16,
@@ -203,7 +210,7 @@ impl Args {
             None
         };
         Ok(Settings {
-            cluster: Cluster::parse(&id, &initial_cluster)?,
+            cluster: Cluster::parse(&id, &initial_cluster.join(","))?,
             store: (!raft_logstore_path.is_empty()).then(|| raft_logstore_path.into()),
             port,
             listen_address,
@@ -279,6 +286,17 @@ mod tests {
         );
         assert!(!settings.rounds.shown && settings.tls.is_none());
         assert_eq!(settings.mode, Mode::Standalone);
+    }
+
+    #[test]
+    fn replicas_may_be_listed_one_by_one() {
+        let flags = [
+            "--id=b",
+            "--initial-cluster=a=x:1",
+            "--initial-cluster=b=y:2",
+        ];
+        let settings = settings(&flags, []).expect("flags are valid");
+        assert_eq!(settings.cluster.fingerprint(), "a=x:1,b=y:2");
     }
 
     #[test]

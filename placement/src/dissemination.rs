@@ -314,6 +314,9 @@ impl Rounds {
     }
 
     fn report_or_hold(&mut self, stream: StreamId, host: Host) {
+        if self.is_late(&host) {
+            return;
+        }
         if self.phase != Phase::Idle && self.abandoned >= ABANDONED {
             self.held.insert(stream, host);
         } else {
@@ -379,7 +382,7 @@ impl Rounds {
         {
             member.owes = None;
         }
-        if host.version.is_some_and(|version| version < self.version) {
+        if self.is_late(host) {
             return;
         }
         let Some(member) = self.members.get_mut(&stream) else {
@@ -404,6 +407,11 @@ impl Rounds {
             member.answered = true;
             self.missing -= 1;
         }
+    }
+
+    /// Whether a message is for a version that is over.
+    fn is_late(&self, host: &Host) -> bool {
+        host.version.is_some_and(|version| version < self.version)
     }
 
     fn disconnected(&mut self, stream: StreamId) {

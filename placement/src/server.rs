@@ -4,8 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::Router;
 use dapr_proto::dapr::proto::placement::v1::{Host, PlacementOrder};
-use dapr_security::{Identity, Peer};
+use dapr_security::{Identity, Peer, grpc};
+use http::Uri;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codec::BufferSettings;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -128,7 +131,11 @@ impl Server {
                 ..
             } = self.shared.as_ref();
             let namespaces = lead.tables.lock().namespaces.len();
-            tracing::info!(id = %self.shared.id, namespaces, "Leading: serving sidecars");
+            tracing::info!(
+                namespaces,
+                "Node id={} has acquired leadership",
+                self.shared.id
+            );
             let term = Term::start(settings.clone(), metrics.clone(), tasks.clone(), &lead);
             self.turn(Role::Leader(lead, term), LOST_LEADERSHIP);
         }
@@ -145,6 +152,13 @@ impl Server {
         }
     }
 
+    /// The service, and an answer for whoever calls another one.
+    pub(crate) fn routes(self) -> Router {
+        Routes::new(self)
+            .into_axum_router()
+            .fallback(async |uri: Uri| grpc::unserved(uri.path(), Self::NAME).into_http::<Body>())
+    }
+
     /// The body of `/placement/state`.
     pub(crate) fn state(&self) -> String {
         let Ok(term) = self.term() else {
@@ -157,12 +171,16 @@ impl Server {
     }
 
     fn open(&self, request: http::Request<Body>) -> Result<Orders, Status> {
-        if request.uri().path() != REPORT_DAPR_STATUS {
-            return Err(Status::unimplemented(""));
+        let path = request.uri().path();
+        if path != REPORT_DAPR_STATUS {
+            return Err(grpc::unserved(path, Self::NAME));
         }
-        let compression = request.headers().get("grpc-encoding");
-        if compression.is_some_and(|encoding| encoding != "identity") {
-            return Err(Status::unimplemented("messages must not be compressed"));
+        if let Some(encoding) = request.headers().get("grpc-encoding")
+            && encoding != "identity"
+        {
+            return Err(Status::unimplemented(format!(
+                "grpc: Decompressor is not installed for grpc-encoding {encoding:?}"
+            )));
         }
         let term = self.term()?;
         let identity = self.identity(request.extensions().get::<Peer>())?;
@@ -192,7 +210,7 @@ impl Server {
                 "node id={} is not a leader. Only the leader can serve requests",
                 self.shared.id
             ))),
-            Role::Stopping => Err(Status::unavailable("placement is shutting down")),
+            Role::Stopping => Err(Status::unavailable("placement server is shutting down")),
         }
     }
 
@@ -202,7 +220,7 @@ impl Server {
             Clients::Identified => match peer.and_then(|peer| peer.identity.clone()) {
                 Some(identity) => Ok(Some(identity)),
                 None => Err(Status::unauthenticated(
-                    "client certificate has no usable SPIFFE ID",
+                    "failed to get client ID from context",
                 )),
             },
         }

@@ -43,6 +43,8 @@ struct HostElement {
     namespace: String,
     #[serde(skip_serializing_if = "is_default")]
     operation: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -64,7 +66,6 @@ impl From<Host> for HostElement {
         reason = "the page shows every field a sidecar may still send"
     )]
     fn from(host: Host) -> Self {
-        // `version` belongs to answers, a stored report has none.
         let Host {
             name,
             port,
@@ -75,7 +76,7 @@ impl From<Host> for HostElement {
             api_level,
             namespace,
             operation,
-            version: _,
+            version,
         } = host;
         Self {
             name,
@@ -87,6 +88,7 @@ impl From<Host> for HostElement {
             api_level,
             namespace,
             operation,
+            version,
         }
     }
 }
@@ -140,6 +142,16 @@ mod tests {
         check(
             &[("ns", Table::new(3, vec![host]))],
             r#"{"tables":{"ns":{"hosts":[{"name":"10.0.0.1:50002","entities":["t1","t2"],"id":"app","api_level":20,"namespace":"ns","operation":1}],"version":3}}}"#,
+        );
+        // Nobody reports a version, but who does has it here, too.
+        let host = Host {
+            name: "h".to_owned(),
+            version: Some(0),
+            ..Host::default()
+        };
+        check(
+            &[("ns", Table::new(1, vec![host]))],
+            r#"{"tables":{"ns":{"hosts":[{"name":"h","version":0}],"version":1}}}"#,
         );
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use dapr_proto::dapr::proto::placement::v1::Host;
-use dapr_security::Identity;
+use dapr_security::{Identity, grpc};
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use tokio::sync::{mpsc, oneshot};
@@ -242,7 +242,7 @@ impl Reader {
                 Err(refusal) => Next::Ended(refused(&refusal)),
             },
             Ok(None) => Next::Ended(Status::unknown("EOF")),
-            Err(status) => Next::Ended(status),
+            Err(status) => Next::Ended(grpc::unreadable(status)),
         }
     }
 }
@@ -258,9 +258,9 @@ enum Next {
 fn refused(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
-        Refusal::VersionWithoutOperation | Refusal::Missing(_) => Status::invalid_argument(text),
+        Refusal::VersionWithoutOperation | Refusal::Missing => Status::invalid_argument(text),
         Refusal::Share { .. } => Status::resource_exhausted(text),
-        Refusal::AppId { .. } | Refusal::Namespace { .. } | Refusal::InternalType(_) => {
+        Refusal::AppId { .. } | Refusal::Namespace { .. } | Refusal::InternalType { .. } => {
             Status::permission_denied(text)
         }
     }

@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
+use dapr_proto::dapr::proto::placement::v1::Host;
 use prost::Message;
 
 use crate::dissemination::StreamId;
@@ -180,8 +180,6 @@ impl Hosts {
     /// taken over together with the next change of types or app id.
     pub(crate) fn report(&mut self, stream: StreamId, mut host: Host) -> bool {
         host.entities.sort();
-        host.operation = HostOperation::Report.into();
-        host.version = None;
         let id = self.id(stream);
         let known = self.by_id.get(&id).map(|known| &known.host);
         let changed = match known {
@@ -374,18 +372,25 @@ mod tests {
             "[a-c]?",
             any::<u32>(),
             any::<i64>(),
+            // The oldest sidecars name no operation.
+            0..2,
+            any::<Option<u64>>(),
         );
-        let host = host.prop_map(|(name, entities, id, api_level, port)| {
-            #[expect(deprecated, reason = "sidecars still send it")]
-            Host {
-                name,
-                entities,
-                id,
-                api_level,
-                port,
-                ..Host::default()
-            }
-        });
+        let host = host.prop_map(
+            |(name, entities, id, api_level, port, operation, version)| {
+                #[expect(deprecated, reason = "sidecars still send it")]
+                Host {
+                    name,
+                    entities,
+                    id,
+                    api_level,
+                    port,
+                    operation,
+                    version,
+                    ..Host::default()
+                }
+            },
+        );
         prop::collection::vec(host, 0..6)
     }
 
@@ -397,9 +402,8 @@ mod tests {
             let mut expected: BTreeMap<String, PlacementTable> = BTreeMap::new();
             for (stream, mut host) in (0..).zip(reports) {
                 hosts.report(StreamId(stream), host.clone());
-                prop_assert_eq!(hosts.room(StreamId(stream)), TABLE_LIMIT - hosts.size + if host.entities.is_empty() { 0 } else { share(&Host { operation: HostOperation::Report.into(), ..host.clone() }) });
+                prop_assert_eq!(hosts.room(StreamId(stream)), TABLE_LIMIT - hosts.size + if host.entities.is_empty() { 0 } else { share(&host) });
                 host.entities.sort();
-                host.operation = HostOperation::Report.into();
                 for entity in &host.entities {
                     expected.entry(entity.clone()).or_default().load_map.insert(host.name.clone(), host.clone());
                 }

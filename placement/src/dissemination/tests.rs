@@ -66,7 +66,7 @@ fn render(action: &Action) -> String {
 }
 
 /// One event in short. `+1 t u` connects stream 1 with types t and u, `1 t` reports, `1 lock 3` answers,
-/// `1 ?` is UNKNOWN, `+1 !lock` opens with an answer, `@1 t` comes from another namespace, `-1` disconnects,
+/// `1 at 3 t` reports with a version, `1 ?` is UNKNOWN, `+1 !lock` opens with an answer, `@1 t` comes from another namespace, `-1` disconnects,
 /// `round` and `window` fire.
 fn parse(text: &str) -> Event {
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -91,6 +91,7 @@ fn parse(text: &str) -> Event {
                 Some("update") => host(id, HostOperation::Update, version, &[]),
                 Some("unlock") => host(id, HostOperation::Unlock, version, &[]),
                 Some("?") => host(id, HostOperation::Unknown, None, &words[2..]),
+                Some("at") => host(id, HostOperation::Report, version, &words[3..]),
                 Some("77") => Host {
                     operation: 77,
                     ..host(id, HostOperation::Report, None, &["t"])
@@ -155,6 +156,23 @@ fn a_round_waits_for_every_answer() {
         ("1 update 2", "unlock2>1,2"),
         ("1 unlock 2", ""),
         ("2 unlock 2", "disarm-round"),
+    ]);
+}
+
+#[test]
+fn a_report_for_a_version_that_is_over_counts_for_nothing() {
+    check(&[
+        ("+1 t", "arm-round lock1>1"),
+        ("1 lock 1", "update1[t=1]>1"),
+        ("1 update 1", "unlock1>1"),
+        ("1 unlock 1", "disarm-round"),
+        ("1 at 0 u", ""),
+        ("1 at 0", ""),
+        ("@7 at 0 t", ""),
+        ("1 at 1 u", "arm-round lock2>1"),
+        ("1 at 1 v", ""),
+        ("1 lock 2", "update2[u=1]>1"),
+        ("1 at 9", "arm-round lock3>1"),
     ]);
 }
 

@@ -13,9 +13,12 @@ pub(crate) struct Peer {
 impl Peer {
     /// Reads `id=host:port`.
     fn parse(text: &str) -> Option<Self> {
-        let (id, address) = text.trim().split_once('=')?;
-        let (host, port) = address.rsplit_once(':')?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (id, address) = text.split_once('=')?;
+        let id = id.trim();
+        let (host, port) = address.trim().rsplit_once(':')?;
+        let host = host
+            .trim_start_matches(|of: char| of == '[' || of.is_whitespace())
+            .trim_end_matches(|of: char| of == ']' || of.is_whitespace());
         if id.is_empty() || host.is_empty() {
             return None;
         }
@@ -160,6 +163,7 @@ mod tests {
             " p0=a:1 ,junk,=b:2,p3=,p4=c,p5=:6,p6=d:x,p7=e:70000",
             Some("p0=a:1"),
         );
+        check("p0", "p0 = a:1 , p1\t= b:2", Some("p0=a:1,p1=b:2"));
         check("p0", "p0=[::1]:8201", Some("p0=[::1]:8201"));
         check("p0", "p0=a:1,p0=b:2", Some("p0=b:2"));
         check("p9", "p0=a:1", None);

@@ -322,9 +322,9 @@ where
                 let voters = seen.committed_membership_config.voter_ids().count();
                 self.metrics.set_raft_voters(voters);
                 let elected = seen.state == ServerState::Leader;
+                self.metrics.set_raft_leader(elected && is_followed(&seen));
                 (elected.then_some(seen.current_term), may_serve(&seen))
             };
-            self.metrics.set_raft_leader(elected.is_some());
             role = self.lead(role, elected.filter(|_| serves), raft);
             let leading = matches!(role, Role::Leading(..));
             if leading && reform.is_none() {
@@ -531,13 +531,14 @@ async fn initialize<C: Kind>(raft: &Raft<C>, list: BTreeMap<u64, String>) -> Res
 /// an entry of its own term comes after those.
 fn may_serve<C: Kind>(seen: &RaftMetrics<C>) -> bool {
     let applied = seen.last_applied.map(|applied| applied.leader_id.term);
-    let alone = seen.membership_config.voter_ids().eq([seen.id]);
-    applied == Some(seen.current_term) && (alone || holds_lease(seen))
+    applied == Some(seen.current_term) && is_followed(seen)
 }
 
-fn holds_lease<C: Kind>(seen: &RaftMetrics<C>) -> bool {
-    seen.last_quorum_acked
-        .is_some_and(|acked| acked.elapsed() < LEASE - LEASE_MARGIN)
+/// Whether no other replica can lead meanwhile: an elected one that reaches no majority goes on as if it led.
+fn is_followed<C: Kind>(seen: &RaftMetrics<C>) -> bool {
+    let alone = seen.membership_config.voter_ids().eq([seen.id]);
+    let acked = seen.last_quorum_acked;
+    alone || acked.is_some_and(|acked| acked.elapsed() < LEASE - LEASE_MARGIN)
 }
 
 /// Whether all voters agree that this incarnation is one of them, and it has applied what they agreed on before. While

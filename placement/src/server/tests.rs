@@ -10,7 +10,6 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
-use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 
 use super::*;
@@ -51,7 +50,7 @@ async fn start_with(clients: Clients, lead: Option<Lead>) -> Running {
         Clients::Identified => Acceptor::Mutual(authority.security(&id(PLACEMENT))),
         Clients::Anybody => Acceptor::Plaintext,
     };
-    let routes = Routes::new(server.clone()).into_axum_router();
+    let routes = server.clone().routes();
     let token = CancellationToken::new();
     let (leads, leading) = watch::channel(lead.clone());
     server.lead(lead);
@@ -155,7 +154,12 @@ fn client(running: &Running, clients: Clients, app: &str) -> PlacementClient<Cha
 }
 
 /// The status a server ends a stream with that says this.
-async fn refusal(running: &Running, clients: Clients, first: Host, later: Option<Host>) -> Code {
+async fn refusal(
+    running: &Running,
+    clients: Clients,
+    first: Host,
+    later: Option<Host>,
+) -> (Code, String) {
     let mut client = client(running, clients, "app");
     let messages = futures::StreamExt::chain(
         futures::stream::iter([first].into_iter().chain(later)),
@@ -164,13 +168,13 @@ async fn refusal(running: &Running, clients: Clients, first: Host, later: Option
     let opened = client.report_dapr_status(messages).await;
     let mut orders = match opened {
         Ok(response) => response.into_inner(),
-        Err(status) => return status.code(),
+        Err(status) => return (status.code(), status.message().to_owned()),
     };
     loop {
         match orders.message().await {
             Ok(Some(_)) => {}
-            Ok(None) => return Code::Ok,
-            Err(status) => return status.code(),
+            Ok(None) => return (Code::Ok, String::new()),
+            Err(status) => return (status.code(), status.message().to_owned()),
         }
     }
 }
@@ -197,6 +201,7 @@ async fn bad_messages_end_the_stream_with_tls_and_without() {
                 ..good()
             },
             Code::InvalidArgument,
+            "both operation and version must be set",
         ),
         (
             Host {
@@ -204,6 +209,7 @@ async fn bad_messages_end_the_stream_with_tls_and_without() {
                 ..good()
             },
             Code::InvalidArgument,
+            "host ID and namespace must be provided",
         ),
         (
             Host {
@@ -211,37 +217,43 @@ async fn bad_messages_end_the_stream_with_tls_and_without() {
                 ..good()
             },
             Code::InvalidArgument,
+            "host ID and namespace must be provided",
         ),
         (
             types(&["dapr.internal.default.other.workflow"]),
             Code::PermissionDenied,
+            "is not allowed for app ID app in namespace default",
         ),
         (
             types(&["dapr.internal.other.app.workflow"]),
             Code::PermissionDenied,
+            "is not allowed for app ID app in namespace default",
         ),
-        (types(&many), Code::ResourceExhausted),
+        (
+            types(&many),
+            Code::ResourceExhausted,
+            "host fewer types or give them shorter names",
+        ),
         (
             Host {
                 name: "x".repeat(5 << 20),
                 ..good()
             },
-            Code::OutOfRange,
+            Code::ResourceExhausted,
+            "grpc: received message larger than max (5242901 vs. 4194304)",
         ),
     ];
     for clients in [Clients::Anybody, Clients::Identified] {
         let running = start_for(clients).await;
         let mut witness = Peer::connect(&running, clients, "witness", &["w"]).await;
         witness.obey_until(1).await;
-        for (host, expected) in &bad {
-            assert_eq!(
-                refusal(&running, clients, host.clone(), None).await,
-                *expected,
-                "{clients:?}"
-            );
+        for (host, expected, reason) in &bad {
+            let (code, text) = refusal(&running, clients, host.clone(), None).await;
+            assert_eq!(code, *expected, "{clients:?}");
+            assert!(text.contains(reason), "{text}");
             // A stream that was good so far is no different.
             let later = refusal(&running, clients, good(), Some(host.clone())).await;
-            assert_eq!(later, *expected, "{clients:?}, later");
+            assert_eq!(later, (code, text), "{clients:?}, later");
         }
         // The other host of the namespace has heard of none of them.
         witness.report(&["w", "x"]).await;

@@ -202,6 +202,13 @@ async fn a_leader_without_a_quorum_serves_nobody_and_lives_on() {
         .expect("refused");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     check_refusal(leader, &refused);
+    let (_, _, text) = get(replica.metrics_port, "/").await.expect("answers");
+    assert!(text.contains("dapr_placement_leader_status 0"), "{text}");
+    // It is still elected, but another one may be, too, where this one does not hear of it.
+    assert!(
+        text.contains("dapr_placement_raft_leader_status 0"),
+        "{text}"
+    );
     assert!(replica.is_running());
 
     // With one that has forgotten what it promised there is no quorum, for the other may remember. Once both have, this

@@ -158,6 +158,17 @@ impl Placement {
             .expect("waited for")
     }
 
+    /// How it ended, and everything it wrote.
+    pub(crate) async fn ended(mut self) -> (ExitStatus, String) {
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("ends in time")
+            .expect("waited for");
+        let reader = self.output.0.take().expect("nobody else reads it");
+        let text = reader.join().expect("it reads to the end");
+        (status, String::from_utf8_lossy(&text).into_owned())
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("waited for").is_none()
     }

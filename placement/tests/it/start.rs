@@ -100,6 +100,18 @@ async fn a_signal_ends_streams_and_process() {
         assert_eq!(status.code(), Code::Unknown);
         let expected = format!("cancelling context, received signal {name}");
         assert_eq!(status.message(), expected);
-        assert_eq!(placement.exit().await.code(), Some(0));
+        let port = placement.port;
+        let (status, output) = placement.ended().await;
+        assert_eq!(status.code(), Some(0));
+        // What scripts and test fixtures wait for.
+        let lines = [
+            "Starting Dapr Placement Service -- version ",
+            &format!("Placement service started on port {port}"),
+            "Node id=p0 has acquired leadership",
+            "Placement service shut down gracefully",
+        ];
+        for line in lines {
+            assert!(output.contains(&format!("msg=\"{line}")), "{output}");
+        }
     }
 }
