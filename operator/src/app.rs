@@ -100,7 +100,7 @@ pub async fn run(
     place: Result<Place, dapr_kubernetes::Error>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    tracing::info!("starting Dapr Operator -- version {VERSION} -- commit {COMMIT}");
+    tracing::info!("Starting Dapr Operator -- version {VERSION} -- commit {COMMIT}");
     // `--metrics-listen-address` is accepted and not applied.
     let diagnostics = Diagnostics::bind(settings.healthz_port, &settings.metrics, "").await?;
     let listeners = bind_all(&settings).await?;

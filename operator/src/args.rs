@@ -27,8 +27,8 @@ pub struct Args {
     #[arg(long, default_value = "0", value_name = "INTERVAL")]
     watch_interval: String,
     /// How many pods per minute the watchdog restarts at most; 0 or less for no limit.
-    #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = flags::int::<i32>)]
-    max_pod_restarts_per_minute: i32,
+    #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = flags::int::<i64>)]
+    max_pod_restarts_per_minute: i64,
     /// Run every controller in every replica.
     #[arg(long)]
     disable_leader_election: bool,
@@ -161,9 +161,8 @@ impl Args {
                 rollouts: enable_argo_rollout_service_reconciler,
                 other_workloads: enable_generic_service_reconciler,
                 watch_interval,
-                restarts_per_minute: u32::try_from(max_pod_restarts_per_minute)
-                    .ok()
-                    .filter(|limit| *limit > 0),
+                restarts_per_minute: (max_pod_restarts_per_minute > 0)
+                    .then(|| u32::try_from(max_pod_restarts_per_minute).unwrap_or(u32::MAX)),
                 may_label_pods: watchdog_can_patch_pod_labels,
             },
             leader_election: !disable_leader_election,
@@ -380,6 +379,12 @@ mod tests {
                 .duties
                 .restarts_per_minute,
             None
+        );
+        assert_eq!(
+            accepted("--max-pod-restarts-per-minute 9999999999")
+                .duties
+                .restarts_per_minute,
+            Some(u32::MAX)
         );
     }
 

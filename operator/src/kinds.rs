@@ -12,8 +12,8 @@ use dapr_crds::{
 
 /// A kind of resource.
 pub trait Kind: dapr_crds::meta::Object + dapr_kubernetes::Object {
-    /// The kind as error texts call it.
-    const WORD: &'static str;
+    /// What lists of it do, as error texts say it.
+    const LISTING: &'static str;
     /// Whether an installation may lack its CRD: then there are simply no objects.
     const IS_OPTIONAL: bool = false;
     /// How values of secrets are written into it.
@@ -86,7 +86,7 @@ impl<'a> Slot<'a> {
 }
 
 impl Kind for Component {
-    const WORD: &'static str = "components";
+    const LISTING: &'static str = "getting components";
 
     fn is_same(&self, other: &Self) -> bool {
         self.spec == other.spec && self.auth == other.auth && self.scopes == other.scopes
@@ -102,7 +102,7 @@ impl Kind for Component {
 }
 
 impl Kind for HttpEndpoint {
-    const WORD: &'static str = "http endpoints";
+    const LISTING: &'static str = "listing http endpoints";
     const FORM: Form = Form::Base64(Missing::Clear);
 
     fn is_same(&self, other: &Self) -> bool {
@@ -125,7 +125,7 @@ impl Kind for HttpEndpoint {
 }
 
 impl Kind for McpServer {
-    const WORD: &'static str = "MCP servers";
+    const LISTING: &'static str = "listing MCP servers";
     const IS_OPTIONAL: bool = true;
     const FORM: Form = Form::Base64(Missing::Clear);
 
@@ -163,7 +163,7 @@ impl Kind for McpServer {
 }
 
 impl Kind for Configuration {
-    const WORD: &'static str = "configuration";
+    const LISTING: &'static str = "listing configurations";
     const FORM: Form = Form::Plain;
 
     fn is_same(&self, other: &Self) -> bool {
@@ -188,7 +188,7 @@ impl Kind for Configuration {
 }
 
 impl Kind for Subscription {
-    const WORD: &'static str = "subscriptions";
+    const LISTING: &'static str = "getting subscriptions";
 
     fn is_same(&self, other: &Self) -> bool {
         self.spec == other.spec && self.scopes == other.scopes
@@ -196,7 +196,7 @@ impl Kind for Subscription {
 }
 
 impl Kind for Resiliency {
-    const WORD: &'static str = "resiliency";
+    const LISTING: &'static str = "listing resiliencies";
 
     fn is_same(&self, other: &Self) -> bool {
         self.spec == other.spec && self.scopes == other.scopes
@@ -204,7 +204,7 @@ impl Kind for Resiliency {
 }
 
 impl Kind for WorkflowAccessPolicy {
-    const WORD: &'static str = "workflow access policies";
+    const LISTING: &'static str = "listing workflow access policies";
     const IS_OPTIONAL: bool = true;
 
     fn is_same(&self, other: &Self) -> bool {

@@ -14,6 +14,9 @@ use crate::kinds::{Form, Kind, Missing, Slot};
 
 pub use name::SecretName;
 
+/// The longest name of a Secret.
+const NAME_LIMIT: usize = 253;
+
 /// What a Secret holds. It never shows in a log.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Data(BTreeMap<String, Vec<u8>>);
@@ -44,6 +47,16 @@ pub enum Error {
         /// The API server's words.
         reason: String,
     },
+    /// A header of a Configuration refers to a Secret that cannot be had.
+    #[error("failed to get secret {secret} for header {header}: {reason}")]
+    Header {
+        /// Name of the Secret.
+        secret: String,
+        /// Name of the header.
+        header: String,
+        /// Why not.
+        reason: Box<Self>,
+    },
     /// The reference says no key, where one has to be said.
     #[error("secret key is required for header {0}")]
     NoKey(String),
@@ -55,6 +68,17 @@ pub enum Error {
         /// Name of the Secret.
         secret: String,
     },
+}
+
+/// Whether a Secret may have this name. Others are not asked for: they would be part of a path.
+pub fn may_be_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let mut bytes = name.bytes();
+    let (first, last) = (bytes.next(), name.bytes().next_back());
+    name.len() <= NAME_LIMIT
+        && first.is_some_and(is_plain)
+        && last.is_some_and(is_plain)
+        && bytes.all(|byte| is_plain(byte) || matches!(byte, b'-' | b'.'))
 }
 
 /// Names of the Secrets an object refers to, each once, in order.
@@ -70,32 +94,47 @@ pub fn names<K: Kind>(object: &K) -> Box<[Box<str>]> {
     names.into()
 }
 
+/// What came of asking for Secrets, by their names.
+pub type Answers<'a> = BTreeMap<&'a str, Result<Arc<Data>, Error>>;
+
 /// Writes the values into the object.
 ///
 /// # Errors
-/// A Secret that `secrets` lacks, and what the kind does not tolerate; the object is then half done.
-pub fn resolve<K: Kind>(object: &mut K, secrets: &BTreeMap<&str, Arc<Data>>) -> Result<(), Error> {
+/// That of the first reference whose Secret cannot be had, or whose key the kind cannot do without; the object is then
+/// half done.
+pub fn resolve<K: Kind>(object: &mut K, answers: &Answers<'_>) -> Result<(), Error> {
     for slot in object.slots() {
-        let name = slot.reference.name.as_str();
-        let data = secrets.get(name);
-        let data = data.ok_or_else(|| Error::NotFound(name.to_owned()))?;
-        fill(slot, data, K::FORM)?;
+        fill(slot, answers, K::FORM)?;
     }
     Ok(())
 }
 
-fn fill(slot: Slot<'_>, data: &Data, form: Form) -> Result<(), Error> {
+fn fill(slot: Slot<'_>, answers: &Answers<'_>, form: Form) -> Result<(), Error> {
     let Slot {
         name,
         reference,
         value,
     } = slot;
-    let found = data.0.get(reference.field());
-    match (form, found) {
+    if form == Form::Plain && reference.key.is_empty() {
+        return Err(Error::NoKey(name.to_owned()));
+    }
+    let data = match answers.get(reference.name.as_str()) {
+        Some(Ok(data)) => Ok(data),
+        Some(Err(error)) => Err(error.clone()),
+        None => Err(Error::NotFound(reference.name.clone())),
+    };
+    let data = data.map_err(|error| match form {
+        Form::Base64(_) => error,
+        Form::Plain => Error::Header {
+            secret: reference.name.clone(),
+            header: name.to_owned(),
+            reason: Box::new(error),
+        },
+    })?;
+    match (form, data.0.get(reference.field())) {
         (Form::Base64(_), Some(bytes)) => *value = DynamicValue::from(STANDARD.encode(bytes)),
         (Form::Base64(Missing::Keep), None) => {}
         (Form::Base64(Missing::Clear), None) => *value = DynamicValue::default(),
-        (Form::Plain, _) if reference.key.is_empty() => return Err(Error::NoKey(name.to_owned())),
         (Form::Plain, Some(bytes)) => {
             *value = DynamicValue::from(String::from_utf8_lossy(bytes).into_owned());
         }
@@ -125,7 +164,7 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let secrets = BTreeMap::from([("s", Arc::new(data))]);
+        let secrets = Answers::from([("s", Ok(Arc::new(data)))]);
         let mut read: K = serde_json::from_value(object.clone()).expect("an object");
         let actual = match resolve(&mut read, &secrets) {
             Ok(()) => serde_json::to_value(&read).expect("JSON"),
@@ -231,6 +270,52 @@ mod tests {
             &configuration(pair("absent")),
             &json!("key absent not found in secret s"),
         );
+        let missing = json!({"name": "p", "secretKeyRef": {"name": "other", "key": "k"}});
+        check::<Configuration>(
+            &configuration(missing.clone()),
+            &json!("failed to get secret other for header p: Secret \"other\" not found"),
+        );
+        let headers =
+            json!({"spec": {"tracing": {"otel": {"headers": [pair("absent"), missing]}}}});
+        check::<Configuration>(&headers, &json!("key absent not found in secret s"));
+    }
+
+    #[test]
+    fn the_first_reference_that_cannot_be_had_is_told() {
+        let reference = |name: &str| json!({"secretKeyRef": {"name": name, "key": "k"}});
+        let endpoint = json!({"spec": {"clientTLS": {
+            "certificate": reference("second"), "privateKey": reference("s"), "rootCA": reference("first"),
+        }}});
+        check::<HttpEndpoint>(&endpoint, &json!("Secret \"second\" not found"));
+    }
+
+    #[test]
+    fn names_are_no_paths() {
+        let longest = "a".repeat(NAME_LIMIT);
+        for name in ["s", "0", "my-secret.v1", "a--b..c", &longest] {
+            assert!(may_be_name(name), "{name:?}");
+        }
+        let too_long = "a".repeat(NAME_LIMIT + 1);
+        for name in [
+            "",
+            ".",
+            "..",
+            "-s",
+            "s-",
+            "S",
+            "s ",
+            "a/b",
+            "../s",
+            "../../other/secrets/s",
+            "s?watch=1",
+            "s#",
+            "%73",
+            "a_b",
+            "\u{e9}",
+            &too_long,
+        ] {
+            assert!(!may_be_name(name), "{name:?}");
+        }
     }
 
     #[test]

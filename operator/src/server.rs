@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use dapr_proto::dapr::proto::operator::v1 as wire;
-use dapr_security::{Identity, Peer};
+use dapr_security::{Identity, Peer, grpc};
 use futures::stream;
 use http::{HeaderValue, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
@@ -30,8 +30,8 @@ use crate::access::authorize;
 use crate::resources::Resources;
 use streams::Told;
 
-/// The name of the service in paths.
-const SERVICE: &str = "/dapr.proto.operator.v1.Operator/";
+/// The name of the service.
+const SERVICE: &str = "dapr.proto.operator.v1.Operator";
 
 /// The API. Clones serve the same.
 #[derive(Clone)]
@@ -75,8 +75,12 @@ impl Service<HttpRequest<Incoming>> for Api {
 
 impl Shared {
     async fn respond(self: Arc<Self>, request: HttpRequest<Incoming>) -> HttpResponse<Body> {
-        let Some(method) = request.uri().path().strip_prefix(SERVICE) else {
-            return Status::unimplemented("unknown service").into_http();
+        let path = request.uri().path();
+        let method = path
+            .strip_prefix('/')
+            .and_then(|it| it.strip_prefix(SERVICE));
+        let Some(method) = method.and_then(|it| it.strip_prefix('/')) else {
+            return grpc::unserved(path, SERVICE).into_http();
         };
         let it = self;
         match method {
@@ -137,7 +141,7 @@ impl Shared {
                 };
                 streaming(request, open).await
             }
-            _ => Status::unimplemented("unknown method").into_http(),
+            _ => grpc::unserved(path, SERVICE).into_http(),
         }
     }
 }

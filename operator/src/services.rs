@@ -187,7 +187,7 @@ pub async fn run(
         match rollouts_watch {
             Some(watch) => {
                 watch
-                    .run(|change| pending.hear::<Rollout>(&Of::Rollout, &change))
+                    .run(|change| work.hear_workload::<Rollout>(&Of::Rollout, &change))
                     .await;
             }
             None => std::future::pending().await,
@@ -215,8 +215,8 @@ pub async fn run(
         work.run().await;
     };
     tokio::select! {
-        never = deployments_watch.run(|change| pending.hear::<Deployment>(&Of::Deployment, &change)) => match never {},
-        never = stateful_sets_watch.run(|change| pending.hear::<StatefulSet>(&Of::StatefulSet, &change)) => match never {},
+        never = deployments_watch.run(|change| work.hear_workload::<Deployment>(&Of::Deployment, &change)) => match never {},
+        never = stateful_sets_watch.run(|change| work.hear_workload::<StatefulSet>(&Of::StatefulSet, &change)) => match never {},
         never = services_watch.run(|change| work.hear(&change)) => match never {},
         () = rollouts_run => anyhow::bail!("the watch of Rollouts ended"),
         ended = others_run => ended,

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep};
 
-use crate::secrets::{Data, Error};
+use crate::secrets::{Data, Error, may_be_name};
 
 /// How long an answer is shared after it came: thousands of sidecars that start together ask for the same Secrets.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -70,6 +70,9 @@ impl Vault {
     /// # Errors
     /// [`Error::NotFound`] and [`Error::Fetch`].
     pub async fn get(&self, namespace: &str, name: &str) -> Result<Arc<Data>, Error> {
+        if !may_be_name(name) {
+            return Err(Error::NotFound(name.to_owned()));
+        }
         let flight = self.flight(namespace, name);
         let fetch = async {
             let answer = self.0.source.fetch(namespace, name).await.map(Arc::new);
@@ -199,6 +202,11 @@ mod tests {
         assert_eq!(calls(), 3, "the answer was kept too long");
         let absent = Err(Error::NotFound("absent".to_owned()));
         assert_eq!(vault.get("default", "absent").await, absent);
+        assert_eq!(calls(), 4);
+        let path = "../../other/secrets/s";
+        let no_name = Err(Error::NotFound(path.to_owned()));
+        assert_eq!(vault.get("default", path).await, no_name);
+        assert_eq!(calls(), 4, "it was asked for");
     }
 
     #[tokio::test(start_paused = true)]

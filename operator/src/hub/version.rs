@@ -1,6 +1,5 @@
 //! One version of an object and its bytes on the wire.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -101,12 +100,9 @@ impl<K: Kind> Version<K> {
     /// # Errors
     /// A secret that cannot be had.
     pub(crate) async fn resolved_anew(&self, vault: &Vault) -> Result<Resolved, Error> {
-        let mut found = BTreeMap::new();
-        for (name, answer) in vault.all(self.object.namespace(), self.secrets()).await {
-            found.insert(name, answer?);
-        }
+        let answers = vault.all(self.object.namespace(), self.secrets()).await;
         let mut object = (*self.object).clone();
-        secrets::resolve(&mut object, &found)?;
+        secrets::resolve(&mut object, &answers.into_iter().collect())?;
         // What was JSON before is JSON with other texts in it.
         let bytes = encoded(&object).unwrap_or_else(|_| self.whole.clone());
         let fingerprint = fingerprint(&mut object);

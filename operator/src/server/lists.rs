@@ -134,7 +134,7 @@ impl Shared {
         namespace: &str,
     ) -> Result<Vec<Bytes>, Status> {
         let app_id = caller.admitted(namespace)?;
-        let context = || format!("error getting {}", K::WORD);
+        let context = || format!("error {}", K::LISTING);
         if self.is_unknown(namespace) {
             let reason = format!("unable to list: {namespace} {UNKNOWN}");
             return Err(unknown(&context(), &reason));

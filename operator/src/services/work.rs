@@ -16,7 +16,7 @@ use super::apply::Writer;
 use super::desired::desired;
 use super::objects::{Kind, Live, Workload};
 use super::queue::{Outcome, Queue};
-use super::workloads::{Key, Of, Workloads};
+use super::workloads::{Key, Of, Workloads, claim};
 
 /// Reconciliations at the same time, as upstream has them: enough to keep the API server busy.
 const CONCURRENCY: usize = 100;
@@ -37,22 +37,6 @@ impl Pending {
     fn take(&self) -> BTreeSet<Key> {
         std::mem::take(&mut *self.keys.lock())
     }
-
-    /// A workload changed.
-    pub(super) fn hear<K: Kind>(&self, of: &Of, change: &Change<Workload<K>>) {
-        let Change::Applied { new, .. } = change else {
-            // The Service of a workload that is gone is garbage of the API server.
-            return;
-        };
-        if app::is_enabled(&new.annotations) {
-            let metadata = new.meta();
-            self.add(Key {
-                of: of.clone(),
-                namespace: metadata.namespace.clone().unwrap_or_default(),
-                name: metadata.name.clone().unwrap_or_default(),
-            });
-        }
-    }
 }
 
 /// Keeps Services like the workloads want them.
@@ -65,6 +49,32 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// A workload changed or is gone: its Service is looked at, and whoever else wants the one it has given up gets that,
+    /// before the API server collects it as garbage.
+    pub(super) fn hear_workload<K: Kind>(&self, of: &Of, change: &Change<Workload<K>>) {
+        let (old, new) = match change {
+            Change::Applied { old, new } => (old.as_deref(), Some(&**new)),
+            Change::Deleted { old } => (Some(&**old), None),
+            Change::Synced => return,
+        };
+        if let Some(new) = new.filter(|new| app::is_enabled(&new.annotations)) {
+            let metadata = new.meta();
+            self.pending.add(Key {
+                of: of.clone(),
+                namespace: metadata.namespace.clone().unwrap_or_default(),
+                name: metadata.name.clone().unwrap_or_default(),
+            });
+        }
+        let Some((namespace, service)) = old.and_then(claim) else {
+            return;
+        };
+        if new.and_then(claim).is_none_or(|claim| claim.1 != service) {
+            for key in self.workloads.claimants(namespace, &service) {
+                self.pending.add(key);
+            }
+        }
+    }
+
     /// A Service changed or is gone: who it belongs to looks at it, or whoever else wants one of that name.
     pub(super) fn hear(&self, change: &Change<Live>) {
         let service = match change {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dapr_kubernetes::{Reader, State};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource as _;
 use parking_lot::RwLock;
 
 use super::app::{self, App};
@@ -140,6 +141,16 @@ impl Wish {
         let app = self.app.as_ref().ok();
         app.is_some_and(|app| app.service_name() == service)
     }
+}
+
+/// Namespace and name of the Service a workload wants; `None` if it is going, or is no app that can have one.
+pub(super) fn claim<K: Kind>(workload: &Workload<K>) -> Option<(&str, String)> {
+    if workload.is_ending() {
+        return None;
+    }
+    let app = App::read(&workload.annotations).ok()??;
+    let namespace = workload.meta().namespace.as_deref().unwrap_or_default();
+    Some((namespace, app.service_name()))
 }
 
 fn wish<K: Kind>(reader: &Reader<Workload<K>>, key: &Key) -> Option<Wish> {

@@ -394,17 +394,21 @@ async fn two_workloads_of_one_app_id_do_not_fight() -> Result<()> {
     let now = api.get("shop-dapr").await?;
     ensure!(now.metadata.resource_version == service.metadata.resource_version);
 
-    // No garbage is collected here, so the Service of the dead is seen and taken over.
+    // No garbage is collected here: the Service of the dead is taken over, not made again.
     Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(server.client().await?, &namespace)
         .delete("blue", &DeleteParams::default())
         .await?;
-    patch(
-        &api,
-        "shop-dapr",
-        json!({"metadata": {"labels": {"a": "b"}}}),
-    )
-    .await?;
     await_service(&api, "shop-dapr", "the second", |it| owner(it) == "green").await?;
+
+    // As is that of one who lives on under another id, or without one.
+    for (next, annotations) in [("red", enabled("other")), ("white", json!({}))] {
+        let holder = owner(&api.get("shop-dapr").await?).to_owned();
+        let next_one = workload("Deployment", &namespace, next, &enabled("shop"));
+        server.apply(&next_one).await?;
+        let holder = workload("Deployment", &namespace, &holder, &annotations);
+        server.apply(&holder).await?;
+        await_service(&api, "shop-dapr", next, |it| owner(it) == next).await?;
+    }
     Ok(())
 }
 

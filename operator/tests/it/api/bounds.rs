@@ -71,6 +71,12 @@ async fn only_the_watched_namespace_is_known() {
         text.ends_with("because of unknown namespace for the cache"),
         "{text}"
     );
+    let request = wire::ListResiliencyRequest {
+        namespace: "other".to_owned(),
+    };
+    let status = outside.list_resiliency(request).await.expect_err("unknown");
+    let text = "error listing resiliencies: unable to list: other because of unknown namespace for the cache";
+    assert_eq!(status.message(), text);
     let request = wire::GetConfigurationRequest {
         name: "c".to_owned(),
         namespace: "other".to_owned(),

@@ -200,7 +200,7 @@ async fn one_object_is_given_by_its_name() {
         let Err(status) = shop.get_configuration(get.clone()).await else {
             return false;
         };
-        let text = "error processing configuration secrets: Secret \"otel\" not found";
+        let text = "error processing configuration secrets: failed to get secret otel for header api-key: Secret \"otel\" not found";
         assert_eq!((status.code(), status.message()), (Code::Unknown, text));
         true
     })
