@@ -15,12 +15,9 @@ use crate::requester::{Rules, UserInfo};
 use crate::settings::Settings;
 use crate::warnings;
 
-/// The API group of reviews, with the versions that are understood.
-const VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"];
-const KIND: &str = "AdmissionReview";
 const POD: &str = "Pod";
 
-/// What is known about the cluster right now; a cold cache answers as if nothing was found.
+/// What is known about the cluster right now; but for Components, a cold cache answers as if nothing was found.
 pub trait Cluster {
     /// The trust bundle as PEM.
     fn trust_anchors(&self) -> Arc<str>;
@@ -28,8 +25,8 @@ pub trait Cluster {
     fn is_mtls(&self) -> bool;
     /// Whether this is the unique id of an allowed service account.
     fn is_allowed_uid(&self, uid: &str) -> bool;
-    /// The Components of a namespace that bring a container.
-    fn components(&self, namespace: &str) -> Vec<ComponentContainer>;
+    /// The Components of a namespace that bring a container; `None` as long as none could be listed.
+    fn components(&self, namespace: &str) -> Option<Vec<ComponentContainer>>;
 }
 
 /// The injector's mind: what it puts into sidecars, and for whom.
@@ -105,21 +102,24 @@ struct Review<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Request<'a> {
-    #[serde(default)]
-    uid: String,
-    #[serde(default)]
-    kind: Kind,
+    uid: Option<String>,
+    kind: Option<Kind>,
     namespace: Option<String>,
-    #[serde(default)]
-    user_info: UserInfo,
+    user_info: Option<UserInfo>,
     #[serde(borrow)]
     object: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
 struct Kind {
-    kind: String,
+    kind: Option<String>,
+}
+
+/// The type of a review as it was written, which its answer repeats.
+#[derive(Default)]
+struct TypeMeta {
+    api_version: Option<String>,
+    kind: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -167,7 +167,7 @@ struct Verdict {
 impl Injector {
     /// The answer to a review.
     pub fn review(&self, body: &[u8], cluster: &impl Cluster) -> Answer {
-        let (version, request) = match decode(body) {
+        let (review, request) = match decode(body) {
             Ok(decoded) => decoded,
             Err(error) => {
                 let denied = Verdict {
@@ -175,16 +175,19 @@ impl Injector {
                     ..Verdict::default()
                 };
                 let outcome = failed(String::new(), Reason::Patch, error);
-                return answer(None, "", &denied, outcome);
+                return answer(&TypeMeta::default(), "", &denied, outcome);
             }
         };
         let (verdict, outcome) = self.decide(&request, cluster);
-        answer(Some(version), &request.uid, &verdict, outcome)
+        let uid = request.uid.as_deref().unwrap_or_default();
+        answer(&review, uid, &verdict, outcome)
     }
 
     fn decide(&self, request: &Request<'_>, cluster: &impl Cluster) -> (Verdict, Outcome) {
-        if request.kind.kind != POD {
-            let error = format!("invalid kind for review: {:?}", request.kind.kind);
+        let kind = request.kind.as_ref().and_then(|kind| kind.kind.as_deref());
+        let kind = kind.unwrap_or_default();
+        if kind != POD {
+            let error = format!("invalid kind for review: {kind}");
             let outcome = failed(String::new(), Reason::PodPatch, error);
             return (Verdict::default(), outcome);
         }
@@ -213,13 +216,12 @@ impl Injector {
             .get(APP_ID)
             .unwrap_or(&pod.metadata.name)
             .clone();
-        if !self
-            .rules
-            .allow(&request.user_info, |uid| cluster.is_allowed_uid(uid))
-        {
+        let nobody = UserInfo::default();
+        let user = request.user_info.as_ref().unwrap_or(&nobody);
+        if !self.rules.allow(user, |uid| cluster.is_allowed_uid(uid)) {
             let error = format!(
-                "user {:?} is not in the list of allowed users for sidecar injection",
-                request.user_info.username
+                "service account '{}' not on the list of allowed controller accounts",
+                user.username
             );
             return (verdict, failed(app_id, Reason::PodPatch, error));
         }
@@ -250,34 +252,32 @@ impl Injector {
         let brings = pod.metadata.annotations.get(INJECT_PLUGGABLE_COMPONENTS);
         let components = match brings {
             Some(text) if dapr_kit::truthy(text) => cluster.components(namespace),
-            Some(_) | None => Vec::new(),
+            Some(_) | None => Some(Vec::new()),
         };
         let trust_anchors = cluster.trust_anchors();
         let request = patch::Request {
             namespace,
             trust_anchors: &trust_anchors,
             mtls: cluster.is_mtls(),
-            components: &components,
+            components: components.as_deref(),
         };
         patch::patch(pod, &self.settings, &request)
     }
 }
 
-fn decode(body: &[u8]) -> Result<(&'static str, Request<'_>), String> {
+/// Whatever version and kind it says: what is read has been the same in all of them.
+fn decode(body: &[u8]) -> Result<(TypeMeta, Request<'_>), String> {
     let review: Review<'_> = serde_json::from_slice(body)
         .map_err(|error| format!("could not decode the admission review: {error}"))?;
-    let version = review.api_version.unwrap_or_default();
-    let kind = review.kind.unwrap_or_default();
-    let known = VERSIONS.into_iter().find(|known| *known == version);
-    let Some(version) = known.filter(|_| kind == KIND) else {
-        return Err(format!(
-            "no kind {kind:?} is registered for version {version:?}"
-        ));
-    };
     let request = review
         .request
         .ok_or("the admission review has no request")?;
-    Ok((version, request))
+    let written = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let review = TypeMeta {
+        api_version: written(review.api_version),
+        kind: written(review.kind),
+    };
+    Ok((review, request))
 }
 
 fn failed(app_id: String, reason: Reason, error: String) -> Outcome {
@@ -288,8 +288,8 @@ fn failed(app_id: String, reason: Reason, error: String) -> Outcome {
     }
 }
 
-fn answer(version: Option<&str>, uid: &str, verdict: &Verdict, outcome: Outcome) -> Answer {
-    match encode(version, uid, verdict) {
+fn answer(review: &TypeMeta, uid: &str, verdict: &Verdict, outcome: Outcome) -> Answer {
+    match encode(review, uid, verdict) {
         Ok(body) => Answer { body, outcome },
         Err(error) => {
             let outcome = failed(String::new(), Reason::Response, error.to_string());
@@ -301,11 +301,7 @@ fn answer(version: Option<&str>, uid: &str, verdict: &Verdict, outcome: Outcome)
     }
 }
 
-fn encode(
-    version: Option<&str>,
-    uid: &str,
-    verdict: &Verdict,
-) -> Result<Vec<u8>, serde_json::Error> {
+fn encode(review: &TypeMeta, uid: &str, verdict: &Verdict) -> Result<Vec<u8>, serde_json::Error> {
     let patch = match &verdict.operations[..] {
         [] => None,
         operations => Some(STANDARD.encode(serde_json::to_vec(operations)?)),
@@ -316,8 +312,8 @@ fn encode(
     });
     let shown = verdict.warnings.len().min(warnings::LIMIT);
     serde_json::to_vec(&Reply {
-        kind: version.map(|_| KIND),
-        api_version: version,
+        kind: review.kind.as_deref(),
+        api_version: review.api_version.as_deref(),
         response: Response {
             uid,
             allowed: status.is_none(),

@@ -68,7 +68,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     tracing::info!(
         image = config.sidecar_image,
-        "starting Dapr Sidecar Injector -- version {VERSION} -- commit {COMMIT}"
+        "Starting Dapr Sidecar Injector -- version {VERSION} -- commit {COMMIT}"
     );
     // `--metrics-listen-address` is accepted and not applied.
     let diagnostics = Diagnostics::bind(settings.healthz_port, &settings.metrics, "").await?;
@@ -117,11 +117,11 @@ pub async fn run(
             stop.run_until_cancelled(renewal).await;
         });
         service.spawn(listener, &mut tasks, token);
-        tracing::info!(%address, "Sidecar injector is listening");
+        tracing::info!("Sidecar injector is listening on {address}, patching Dapr-enabled pods");
     }
     shutdown::watch(&mut tasks, token).await?;
     shutdown::drain_set(&mut tasks, DRAIN_LIMIT).await?;
-    tracing::info!("sidecar injector shut down gracefully");
+    tracing::info!("Dapr sidecar injector shut down gracefully");
     Ok(())
 }
 

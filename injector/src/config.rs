@@ -1,5 +1,6 @@
 //! The environment of the injector: what it puts into sidecars, and for whom.
 
+use std::num::ParseIntError;
 use std::path::PathBuf;
 
 use dapr_kit::flags::{self, Environment};
@@ -30,8 +31,8 @@ pub struct Config {
     pub ignore_entrypoint_tolerations: Option<String>,
     /// `ACTORS_ENABLED`.
     pub actors_enabled: bool,
-    /// `ACTORS_SERVICE_NAME` and `_ADDRESS`; `None` when the name is empty.
-    pub actors_service: Option<Service>,
+    /// `ACTORS_SERVICE_NAME` and `_ADDRESS`.
+    pub actors_service: Service,
     /// `REMINDERS_SERVICE_NAME` and `_ADDRESS`; `None` when the name is empty or `default`.
     pub reminders_service: Option<Service>,
     /// `SIDECAR_RUN_AS_NON_ROOT`.
@@ -108,16 +109,24 @@ pub enum Error {
     Missing(&'static str),
     /// A service address that is none.
     #[error(
-        "Error getting config: failed to parse configuration: service is not in the correct format '<name>:<port>': {0}"
+        "Error getting config: failed to parse configuration: invalid value for {role} service address: \
+         service is not in the correct format '<name>:<port>': {address}"
     )]
-    Service(String),
+    Service {
+        /// What the service is for.
+        role: &'static str,
+        /// What was given.
+        address: String,
+    },
     /// A number that is none.
-    #[error("Error getting config: failed to parse configuration: {key}: {source}")]
+    #[error("Error getting config: failed to parse configuration: {key} is {text:?}")]
     Number {
         /// The variable.
         key: &'static str,
-        /// What is wrong with its value.
-        source: flags::IntError,
+        /// Its value.
+        text: String,
+        /// What is wrong with it.
+        source: ParseIntError,
     },
     /// A service account pattern without its one colon.
     #[error("invalid pattern {0:?}, must contain exactly one ':' separating namespace and name")]
@@ -194,14 +203,14 @@ impl Config {
     /// The tolerations of pods whose nodes ignore the entrypoint of images; none if the variable is no JSON.
     pub fn entrypoint_tolerations(&self) -> Vec<Toleration> {
         let text = self.ignore_entrypoint_tolerations.as_deref();
-        text.and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default()
+        let tolerations = text.and_then(|text| serde_json::from_str(text).ok());
+        tolerations.flatten().unwrap_or_default()
     }
 
     /// What is not taken over, for the log.
     pub fn warning(&self) -> Option<String> {
         let text = self.ignore_entrypoint_tolerations.as_deref()?;
-        let error = serde_json::from_str::<Vec<Toleration>>(text).err()?;
+        let error = serde_json::from_str::<Option<Vec<Toleration>>>(text).err()?;
         Some(format!("Couldn't parse entrypoint tolerations: {error}"))
     }
 }
@@ -224,17 +233,16 @@ fn pull_policy(text: Option<&str>) -> PullPolicy {
 }
 
 /// Without a name the address is the chart's own, whatever `ACTORS_SERVICE_ADDRESS` says: an upstream quirk.
-fn actors_service(environment: &Environment) -> Result<Option<Service>, Error> {
-    match environment.get("ACTORS_SERVICE_NAME") {
-        None => service("placement", "dapr-placement-server:50005").map(Some),
-        Some("") => Ok(None),
+fn actors_service(environment: &Environment) -> Result<Service, Error> {
+    match environment.non_empty("ACTORS_SERVICE_NAME") {
+        None => service("actor", "placement", "dapr-placement-server:50005"),
         Some(name) => service(
+            "actor",
             name,
             environment
                 .get("ACTORS_SERVICE_ADDRESS")
                 .unwrap_or_default(),
-        )
-        .map(Some),
+        ),
     }
 }
 
@@ -242,6 +250,7 @@ fn reminders_service(environment: &Environment) -> Result<Option<Service>, Error
     match environment.get("REMINDERS_SERVICE_NAME") {
         None | Some("" | "default") => Ok(None),
         Some(name) => service(
+            "reminder",
             name,
             environment
                 .get("REMINDERS_SERVICE_ADDRESS")
@@ -251,10 +260,15 @@ fn reminders_service(environment: &Environment) -> Result<Option<Service>, Error
     }
 }
 
-fn service(name: &str, address: &str) -> Result<Service, Error> {
-    let malformed = || Error::Service(address.to_owned());
-    let (host, port) = address.split_once(':').ok_or_else(malformed)?;
-    let port = flags::port(port).map_err(|_| malformed())?;
+fn service(role: &'static str, name: &str, address: &str) -> Result<Service, Error> {
+    let malformed = || Error::Service {
+        role,
+        address: address.to_owned(),
+    };
+    let parts = address.split_once(':').filter(|(host, _)| !host.is_empty());
+    let (host, port) = parts.ok_or_else(malformed)?;
+    let port = flags::port(port).ok().filter(|port| *port != 0);
+    let port = port.ok_or_else(malformed)?;
     Ok(Service {
         name: name.to_owned(),
         host: host.to_owned(),
@@ -263,7 +277,13 @@ fn service(name: &str, address: &str) -> Result<Service, Error> {
 }
 
 fn number(environment: &Environment, key: &'static str) -> Result<Option<i64>, Error> {
-    let read = |text| flags::int(text).map_err(|source| Error::Number { key, source });
+    let read = |text: &str| {
+        text.parse().map_err(|source| Error::Number {
+            key,
+            text: text.to_owned(),
+            source,
+        })
+    };
     environment.non_empty(key).map(read).transpose()
 }
 
@@ -281,7 +301,8 @@ fn account_patterns(environment: &Environment) -> Result<Vec<AccountPattern>, Er
 }
 
 fn account_pattern(entry: &str) -> Result<AccountPattern, Error> {
-    match entry.split_once(':') {
+    let halves = entry.split_once(':');
+    match halves.map(|(namespace, name)| (namespace.trim(), name.trim())) {
         Some(("", "")) => Err(Error::EmptyPattern),
         Some((namespace, name)) if !name.contains(':') => {
             for half in [namespace, name] {
@@ -338,7 +359,7 @@ mod tests {
             allowed_service_accounts: Vec::new(),
             ignore_entrypoint_tolerations: None,
             actors_enabled: true,
-            actors_service: Some(placement()),
+            actors_service: placement(),
             reminders_service: None,
             run_as_non_root: true,
             run_as_user: None,
@@ -387,36 +408,37 @@ mod tests {
     #[test]
     fn services() {
         let address = ("ACTORS_SERVICE_ADDRESS", "elsewhere:1");
-        assert_eq!(
-            config([address]).expect("fine").actors_service,
-            Some(placement()),
-            "no name, no address"
-        );
+        for unnamed in [
+            config([address]),
+            config([("ACTORS_SERVICE_NAME", ""), address]),
+        ] {
+            let found = unnamed.expect("fine").actors_service;
+            assert_eq!(found, placement(), "no name, no address");
+        }
         let own = config([("ACTORS_SERVICE_NAME", "own"), address]).expect("fine");
         let expected = Service {
             name: "own".to_owned(),
             host: "elsewhere".to_owned(),
             port: 1,
         };
-        assert_eq!(own.actors_service, Some(expected.clone()));
-        assert_eq!(
-            config([("ACTORS_SERVICE_NAME", "")])
-                .expect("fine")
-                .actors_service,
-            None
-        );
-        for bad in ["", "elsewhere", "elsewhere:", "elsewhere:http", "a:1:2"] {
+        assert_eq!(own.actors_service, expected);
+        for bad in ["", ":1", "a", "a:", "a:0", "a:65536", "a:http", "a:1:2"] {
             check_error(
                 [
                     ("ACTORS_SERVICE_NAME", "own"),
                     ("ACTORS_SERVICE_ADDRESS", bad),
                 ],
                 &format!(
-                    "Error getting config: failed to parse configuration: \
+                    "Error getting config: failed to parse configuration: invalid value for actor service address: \
                      service is not in the correct format '<name>:<port>': {bad}"
                 ),
             );
         }
+        check_error(
+            [("REMINDERS_SERVICE_NAME", "own")],
+            "Error getting config: failed to parse configuration: invalid value for reminder service address: \
+             service is not in the correct format '<name>:<port>': ",
+        );
         let reminders = ("REMINDERS_SERVICE_ADDRESS", "elsewhere:1");
         assert_eq!(
             config([("REMINDERS_SERVICE_NAME", "default"), reminders])
@@ -454,17 +476,20 @@ mod tests {
             (config.run_as_user, config.run_as_group),
             (Some(1000), Some(-1))
         );
-        check_error(
-            [("SIDECAR_RUN_AS_USER", "root")],
-            "Error getting config: failed to parse configuration: SIDECAR_RUN_AS_USER: \
-             strconv.ParseInt: parsing \"root\": invalid syntax",
-        );
+        for bad in ["root", "0x10", "1_0", " 1", "9223372036854775808"] {
+            check_error(
+                [("SIDECAR_RUN_AS_USER", bad)],
+                &format!(
+                    "Error getting config: failed to parse configuration: SIDECAR_RUN_AS_USER is {bad:?}"
+                ),
+            );
+        }
     }
 
     #[test]
     fn service_accounts() {
         let config = config([
-            ("ALLOWED_SERVICE_ACCOUNTS", " ns:* , ,team-*:deploy-*"),
+            ("ALLOWED_SERVICE_ACCOUNTS", " ns:* , ,team-* : deploy-*"),
             ("ALLOWED_SERVICE_ACCOUNTS_PREFIX_NAMES", "old:x*"),
         ]);
         let names: Vec<_> = config
@@ -486,10 +511,12 @@ mod tests {
                 ),
             );
         }
-        check_error(
-            [("ALLOWED_SERVICE_ACCOUNTS", ":")],
-            "namespace and name patterns cannot both be empty",
-        );
+        for bad in [":", " : "] {
+            check_error(
+                [("ALLOWED_SERVICE_ACCOUNTS", bad)],
+                "namespace and name patterns cannot both be empty",
+            );
+        }
     }
 
     #[test]
@@ -525,5 +552,10 @@ mod tests {
         let good = config([(name, r#"[{"effect":"NoSchedule","key":"aws"}]"#)]).expect("fine");
         assert_eq!(good.entrypoint_tolerations()[0].key, "aws");
         assert_eq!(good.warning(), None);
+        let none = config([(name, "null")]).expect("fine");
+        assert_eq!(
+            (none.entrypoint_tolerations(), none.warning()),
+            (Vec::new(), None)
+        );
     }
 }

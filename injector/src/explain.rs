@@ -266,7 +266,7 @@ mod tests {
         assert!(disabled.contains("only \"true\" does"), "{disabled}");
         let refused = text(&[("dapr.io/enabled", "true"), ("dapr.io/app-id", "Shop")]);
         assert!(
-            refused.starts_with("the pod is refused: invalid app id \"Shop\""),
+            refused.starts_with("the pod is refused: invalid app id (input: 'Shop', "),
             "{refused}"
         );
     }

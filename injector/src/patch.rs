@@ -32,6 +32,10 @@ use components::Components;
 const SERVICE_SUFFIX: &str = "-dapr";
 /// Bytes of a name in DNS.
 const LABEL_LIMIT: usize = 63;
+const TOO_LONG: &str = "must be no more than 63 characters";
+const NO_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
+                        start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
+                        validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
 /// What differs from one request to the next, beside the pod.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +46,8 @@ pub struct Request<'a> {
     pub trust_anchors: &'a str,
     /// Whether sidecars talk mTLS to each other.
     pub mtls: bool,
-    /// The Components of the namespace that bring a container.
-    pub components: &'a [ComponentContainer],
+    /// The Components of the namespace that bring a container; `None` if they are not known.
+    pub components: Option<&'a [ComponentContainer]>,
 }
 
 /// One addition.
@@ -81,10 +85,18 @@ pub enum Error {
     NoAppId,
     /// An id that makes no name of a Service.
     #[error(
-        "invalid app id {0:?} in the dapr.io/app-id annotation: at most 58 lower-case letters, digits and '-', \
-         beginning with a letter or digit"
+        "invalid app id (input: '{id}', service: '{id}{suffix}'): {}", .problems.join("\n"),
+        suffix = SERVICE_SUFFIX
     )]
-    AppId(String),
+    AppId {
+        /// The id.
+        id: String,
+        /// What is wrong with that name.
+        problems: Vec<&'static str>,
+    },
+    /// The pod would miss containers for as long as it lives.
+    #[error("error when fetching components: the API server has not listed any yet")]
+    NoComponents,
 }
 
 /// The patch of a pod.
@@ -134,7 +146,8 @@ impl<'a> Sidecar<'a> {
         }
         let annotations = Annotations::new(&pod.metadata.annotations);
         let app_id = app_id(annotations.text(APP_ID), &pod.metadata.name)?;
-        let components = Components::find(pod, annotations, settings, request, app_id);
+        let known = request.components.ok_or(Error::NoComponents)?;
+        let components = Components::find(pod, annotations, settings, known, app_id);
         let native = annotations.flag(dapr_crds::annotations::ENABLE_NATIVE_SIDECAR);
         Ok(Some(Self {
             pod,
@@ -253,10 +266,14 @@ fn app_id<'a>(annotation: &'a str, name: &'a str) -> Result<&'a str, Error> {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let starts_well = id.bytes().next().is_some_and(is_plain);
     let is_valid = starts_well && id.bytes().all(|byte| is_plain(byte) || byte == b'-');
-    if is_valid && id.len() + SERVICE_SUFFIX.len() <= LABEL_LIMIT {
+    let fits = id.len() + SERVICE_SUFFIX.len() <= LABEL_LIMIT;
+    let problems = [(!fits).then_some(TOO_LONG), (!is_valid).then_some(NO_LABEL)];
+    let problems: Vec<_> = problems.into_iter().flatten().collect();
+    if problems.is_empty() {
         Ok(id)
     } else {
-        Err(Error::AppId(id.to_owned()))
+        let id = id.to_owned();
+        Err(Error::AppId { id, problems })
     }
 }
 

@@ -56,8 +56,10 @@ impl<C: Cluster + Send + Sync + 'static> Webhook<C> {
     /// Its routes.
     pub fn routes(self) -> Router {
         let mutate = any(mutate::<C>);
+        let not_found = || async { plain(StatusCode::NOT_FOUND, "404 page not found\n") };
         Router::new()
             .route("/mutate", mutate)
+            .fallback(not_found)
             .with_state(Arc::new(self))
     }
 
@@ -118,13 +120,10 @@ fn tell(outcome: &Outcome) {
     match outcome {
         Outcome::Ignored => {}
         Outcome::Injected { app_id } => {
-            tracing::info!("Sidecar injector succeeded injection for app {app_id:?}");
+            tracing::info!("Sidecar injector succeeded injection for app '{app_id}'");
         }
         Outcome::Failed { app_id, error, .. } => {
-            tracing::error!(
-                error,
-                "Sidecar injector failed to inject for app {app_id:?}"
-            );
+            tracing::error!("Sidecar injector failed to inject for app '{app_id}'. Error: {error}");
         }
     }
 }

@@ -103,10 +103,7 @@ impl Settings {
         let named = |service: &Service| {
             format!("{}:{}", service.name, address(&service.host, service.port))
         };
-        let actors = config
-            .actors_service
-            .as_ref()
-            .filter(|_| config.actors_enabled);
+        let actors = config.actors_enabled.then_some(&config.actors_service);
         Self {
             image: config.sidecar_image.clone(),
             pull_policy: config.image_pull_policy,
@@ -197,6 +194,6 @@ mod tests {
         ];
         check(&own, None, Some("own:a.dapr-system.svc.cluster.local:1"));
         check(&[("ACTORS_ENABLED", "no")], None, None);
-        check(&[("ACTORS_SERVICE_NAME", "")], None, None);
+        check(&[("ACTORS_SERVICE_NAME", "")], placement, None);
     }
 }

@@ -18,8 +18,8 @@ impl Cluster for Fake {
         uid == "known"
     }
 
-    fn components(&self, _namespace: &str) -> Vec<ComponentContainer> {
-        Vec::new()
+    fn components(&self, _namespace: &str) -> Option<Vec<ComponentContainer>> {
+        None
     }
 }
 
@@ -113,8 +113,7 @@ fn row_3_what_is_no_review() {
         vec![b'['; 100_000],
     ];
     for (path, value) in [
-        ("/apiVersion", json!("admission.k8s.io/v2")),
-        ("/kind", json!("Pod")),
+        ("/apiVersion", json!(1)),
         ("/request", Value::Null),
         ("/request/uid", json!(7)),
     ] {
@@ -135,6 +134,35 @@ fn row_3_what_is_no_review() {
         assert!(!response["status"]["message"].as_str().unwrap().is_empty());
         assert_eq!(reason(&outcome), Some(("", "patch")));
     }
+}
+
+#[test]
+fn any_version_and_kind_is_taken_and_repeated() {
+    let check = |version: Value, kind: Value, keys: &[&str]| {
+        let (reply, outcome) = changed(|it| {
+            it["apiVersion"] = version.clone();
+            it["kind"] = kind.clone();
+        });
+        assert!(matches!(outcome, Outcome::Injected { .. }), "{outcome:?}");
+        let found: Vec<_> = reply.as_object().unwrap().keys().collect();
+        assert_eq!(found, keys, "{version} {kind}");
+        for (key, expected) in [("apiVersion", &version), ("kind", &kind)] {
+            assert!(reply.get(key).is_none_or(|it| it == expected), "{reply}");
+        }
+    };
+    let all = ["apiVersion", "kind", "response"];
+    check(json!("admission.k8s.io/v2"), json!("Pod"), &all);
+    check(json!(""), json!("AdmissionReview"), &["kind", "response"]);
+    check(Value::Null, Value::Null, &["response"]);
+}
+
+#[test]
+fn what_is_null_in_a_request_is_absent() {
+    let null = |name: &str| changed(|it| it["request"][name] = Value::Null);
+    assert_eq!(null("uid").0["response"]["uid"], "");
+    assert!(matches!(null("namespace").1, Outcome::Injected { .. }));
+    assert_eq!(reason(&null("kind").1), Some(("", "pod_patch")));
+    assert_eq!(reason(&null("userInfo").1), Some(("cart", "pod_patch")));
 }
 
 #[test]
@@ -210,8 +238,13 @@ fn row_7_what_cannot_be_patched_is_refused() {
     );
     check(
         enabled(json!({"dapr.io/app-id": "A"})),
-        "invalid app id \"A\"",
+        "invalid app id (input: 'A', service: 'A-dapr'): ",
         "A",
+    );
+    check(
+        enabled(json!({"dapr.io/app-id": "cart", "dapr.io/inject-pluggable-components": "true"})),
+        "error when fetching components: ",
+        "cart",
     );
 }
 

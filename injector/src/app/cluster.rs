@@ -27,7 +27,7 @@ use crate::requester::Rules;
 
 /// The Configuration of the control plane.
 const SYSTEM: &str = "daprsystem";
-/// How long a start waits for the first lists; after that the answers are those of an empty cluster.
+/// How long a start waits for the first lists; after that the answers are those of an empty cluster, or refusals.
 const WARM: Duration = Duration::from_secs(10);
 /// The pause between reads of a Configuration that cannot be watched.
 const REREAD: Duration = Duration::from_secs(10);
@@ -184,11 +184,13 @@ impl admission::Cluster for Live {
         })
     }
 
-    fn components(&self, namespace: &str) -> Vec<ComponentContainer> {
+    fn components(&self, namespace: &str) -> Option<Vec<ComponentContainer>> {
+        if !self.components.is_synced() {
+            return None;
+        }
         let all = self.components.in_namespace(namespace);
-        all.iter()
-            .filter_map(|component| component.container())
-            .collect()
+        let containers = all.iter().filter_map(|component| component.container());
+        Some(containers.collect())
     }
 }
 
@@ -229,7 +231,7 @@ async fn warm(live: Arc<Live>, target: Target) {
                 let kind = watched.kind;
                 tracing::warn!(
                     kind,
-                    "cannot be listed yet; pods are answered as if there were none"
+                    "cannot be listed yet; pods are answered as if there were none, or refused if they need them"
                 );
             }
         }

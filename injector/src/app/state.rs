@@ -37,7 +37,7 @@ pub(super) struct Watched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Trust {
-    /// Nothing is known yet: pods are answered as if there were none.
+    /// Nothing is known yet: pods are answered as if there were none, or refused if they need it.
     Cold,
     /// It cannot be watched, and is read by name again and again.
     Read,

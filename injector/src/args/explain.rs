@@ -89,7 +89,7 @@ impl ExplainArgs {
             namespace,
             trust_anchors: ANCHORS,
             mtls,
-            components: &[],
+            components: Some(&[]),
         };
         Ok(explain(&pod, &settings, &request))
     }

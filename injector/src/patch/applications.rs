@@ -15,7 +15,7 @@ pub(super) fn add(sidecar: &Sidecar<'_>, operations: &mut Operations) {
     let tls = annotations.flag(names::APP_SSL).unwrap_or(false);
     let grpc = Ports::of(sidecar).grpc.to_string();
     let http = HTTP_PORT.to_string();
-    let protocol = protocol(annotations.text(names::APP_PROTOCOL), tls);
+    let protocol = protocol(annotations.get(names::APP_PROTOCOL).unwrap_or("http"), tls);
     let mut variables = vec![("DAPR_HTTP_PORT", http.as_str()), ("DAPR_GRPC_PORT", &grpc)];
     variables.extend(protocol.map(|protocol| ("APP_PROTOCOL", protocol)));
     for (index, container) in apps(sidecar) {

@@ -10,7 +10,7 @@ use super::applications::{add_mount, add_variables};
 use super::environment::{SOCKETS_FOLDER, literal};
 use super::pod::Pod;
 use super::volumes::{Access, COMPONENTS_VOLUME, mount};
-use super::{Operations, Request, component_names, sockets_folder};
+use super::{Operations, component_names, sockets_folder};
 use crate::annotations::Annotations;
 use crate::settings::Settings;
 
@@ -40,7 +40,7 @@ impl Components {
         pod: &Pod,
         annotations: Annotations<'_>,
         settings: &Settings,
-        request: &Request<'_>,
+        known: &[ComponentContainer],
         app_id: &str,
     ) -> Self {
         let containers = pod.spec.containers.iter().enumerate();
@@ -54,7 +54,7 @@ impl Components {
         };
         let inject = annotations.flag(names::INJECT_PLUGGABLE_COMPONENTS);
         if inject.unwrap_or(false) {
-            components.bring(request.components, app_id);
+            components.bring(known, app_id);
         }
         components
     }
@@ -94,15 +94,11 @@ impl Components {
         container
             .resources
             .get_or_insert_with(ResourceRequirements::default);
+        // Of two variables of one name the last counts: the sidecar looks for sockets in this folder alone.
         let env = container.env.get_or_insert_default();
-        if !env.iter().any(|variable| variable.name == SOCKETS_FOLDER) {
-            env.push(literal(SOCKETS_FOLDER, &self.folder));
-        }
+        env.push(literal(SOCKETS_FOLDER, &self.folder));
         let mounts = container.volume_mounts.get_or_insert_default();
-        let is_taken = mounts
-            .iter()
-            .any(|it| it.name == COMPONENTS_VOLUME || it.mount_path == self.folder);
-        if !is_taken {
+        if !mounts.iter().any(|it| it.mount_path == self.folder) {
             mounts.push(mount(COMPONENTS_VOLUME, &self.folder, Access::ReadWrite));
         }
     }

@@ -107,11 +107,11 @@ fn from(name: &str, source: EnvVarSource) -> EnvVar {
     }
 }
 
-/// The secret and the key in it; `None` with more than one colon.
+/// The secret and the key in it, without the blanks around them; `None` with more than one colon.
 pub(crate) fn secret_and_key(text: &str) -> Option<(&str, &str)> {
     match text.split_once(':') {
-        None => Some((text, text)),
-        Some((secret, key)) if !key.contains(':') => Some((secret, key)),
+        None => Some((text.trim(), text.trim())),
+        Some((secret, key)) if !key.contains(':') => Some((secret.trim(), key.trim())),
         Some(_) => None,
     }
 }
@@ -151,8 +151,8 @@ fn key(text: &str) -> Option<usize> {
 /// What the app is told about its own protocol; `None` for one nobody knows.
 pub(crate) fn protocol(text: &str, tls: bool) -> Option<&'static str> {
     Some(match (text.to_ascii_lowercase().as_str(), tls) {
-        ("" | "http", false) => "http",
-        ("" | "http", true) | ("https", _) => "https",
+        ("", _) | ("http", false) => "http",
+        ("http", true) | ("https", _) => "https",
         ("grpc", false) => "grpc",
         ("grpc", true) | ("grpcs", _) => "grpcs",
         ("h2c", _) => "h2c",
@@ -184,6 +184,8 @@ mod tests {
     fn a_secret_is_its_own_key_unless_told() {
         assert_eq!(secret_and_key("a"), Some(("a", "a")));
         assert_eq!(secret_and_key("a:b"), Some(("a", "b")));
+        assert_eq!(secret_and_key(" a "), Some(("a", "a")));
+        assert_eq!(secret_and_key(" a : b "), Some(("a", "b")));
         assert_eq!(secret_and_key("a:b:c"), None);
     }
 
@@ -193,6 +195,7 @@ mod tests {
             assert_eq!(protocol(text, tls), expected, "{text} {tls}");
         };
         check("", false, Some("http"));
+        check("", true, Some("http"));
         check("HTTP", true, Some("https"));
         check("grpc", false, Some("grpc"));
         check("gRPC", true, Some("grpcs"));

@@ -28,7 +28,7 @@ pub(crate) fn request() -> Request<'static> {
         namespace: "shop",
         trust_anchors: "PEM",
         mtls: true,
-        components: &[],
+        components: Some(&[]),
     }
 }
 
@@ -533,6 +533,17 @@ fn app_ids() {
     for bad in [longer.as_str(), "-a", "Shop", "a.b", "a_b", "ä"] {
         check(Some(bad), "cart", Err("invalid app id"));
     }
+    let long = "A".repeat(59);
+    check(
+        Some(&long),
+        "",
+        Err(&format!(
+            "invalid app id (input: '{long}', service: '{long}-dapr'): must be no more than 63 characters\n\
+             a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
+             end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        )),
+    );
 }
 
 #[test]
@@ -594,6 +605,7 @@ fn protocols_of_the_app() {
     };
     check(&[], Some("http"));
     check(&[("app-ssl", "true")], Some("https"));
+    check(&[("app-protocol", ""), ("app-ssl", "true")], Some("http"));
     check(
         &[("app-protocol", "GRPC"), ("app-ssl", "true")],
         Some("grpcs"),
@@ -619,7 +631,7 @@ fn components_bring_one_container_per_image_and_only_in_scope() {
         component("broken", &[], json!([])),
     ];
     let request = Request {
-        components: &components,
+        components: Some(&components),
         ..request()
     };
     let pod = pod(&[
@@ -654,6 +666,33 @@ fn components_bring_one_container_per_image_and_only_in_scope() {
         ],
     });
     assert_eq!(added[0].value, expected);
+    let container = |own: Value| {
+        let components = [component("first", &[], own)];
+        let request = Request {
+            components: Some(&components),
+            ..request
+        };
+        let patch = super::patch(&pod, &settings(), &request).unwrap();
+        patch.operations.last().unwrap().value.clone()
+    };
+    let elsewhere = container(json!({
+        "env": [{"name": "DAPR_COMPONENT_SOCKETS_FOLDER", "value": "/mine"}],
+        "volumeMounts": [{"name": "dapr-components-unix-domain-socket", "mountPath": "/mine"}],
+    }));
+    assert_eq!(
+        (
+            &elsewhere["env"][1]["value"],
+            &elsewhere["volumeMounts"][1]["mountPath"]
+        ),
+        (&json!(folder), &json!(folder)),
+        "the sidecar looks nowhere else"
+    );
+    let taken = container(json!({"volumeMounts": [{"name": "own", "mountPath": folder}]}));
+    assert_eq!(
+        taken.pointer("/volumeMounts/1"),
+        None,
+        "no path is mounted twice"
+    );
     assert!(
         patch.notes[0].contains("of Component \"broken\" is no container"),
         "{:?}",

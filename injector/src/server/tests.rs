@@ -25,8 +25,8 @@ impl Cluster for Nothing {
         false
     }
 
-    fn components(&self, _namespace: &str) -> Vec<ComponentContainer> {
-        Vec::new()
+    fn components(&self, _namespace: &str) -> Option<Vec<ComponentContainer>> {
+        Some(Vec::new())
     }
 }
 
@@ -91,8 +91,8 @@ async fn rows_1_and_2_are_http_errors() {
         assert_eq!(text, "invalid Content-Type, expected `application/json`\n");
     }
     assert_eq!(
-        server.ask("/other", JSON_KIND, Body::from("{}")).await.0,
-        404
+        server.ask("/other", JSON_KIND, Body::from("{}")).await,
+        (404, "404 page not found\n".to_owned())
     );
     let requests = server.metric("dapr_injector_sidecar_injection_requests_total");
     assert!(

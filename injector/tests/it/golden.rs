@@ -197,7 +197,7 @@ fn injected(case: &Case) -> (Value, Vec<dapr_injector::patch::Operation>) {
         namespace: "shop",
         trust_anchors: "-----BEGIN CERTIFICATE-----\n",
         mtls: true,
-        components: &case.components,
+        components: Some(&case.components),
     };
     let patch = patch(&pod, &case.settings, &request).unwrap();
     assert_eq!(patch.notes, [""; 0], "{}", case.name);

@@ -138,7 +138,8 @@ fn start_errors_are_one_fatal_line() {
     };
     let pattern = "invalid pattern \\\"aa\\\", must contain exactly one ':'";
     check_fatal(&[], &with("ALLOWED_SERVICE_ACCOUNTS", "aa"), pattern);
-    let address = "service is not in the correct format '<name>:<port>': x";
+    let address = "Error getting config: failed to parse configuration: invalid value for actor service address: \
+                   service is not in the correct format '<name>:<port>': x\"";
     check_fatal(
         &[],
         &[
@@ -149,6 +150,8 @@ fn start_errors_are_one_fatal_line() {
         ],
         address,
     );
+    let user = "failed to parse configuration: SIDECAR_RUN_AS_USER is \\\"0x1\\\": invalid digit found in string\"";
+    check_fatal(&[], &with("SIDECAR_RUN_AS_USER", "0x1"), user);
     check_fatal(&[], &REQUIRED, "no API server is configured");
     let json = "\"level\":\"fatal\",\"msg\":\"invalid value for --log-level: x\"";
     check_fatal(&["--log-as-json", "--log-level=x"], &REQUIRED, json);

@@ -99,7 +99,7 @@ fn patched(pod: &Value) -> Value {
         namespace: "shop",
         trust_anchors: "PEM",
         mtls: true,
-        components: &components,
+        components: Some(&components),
     };
     let read: Pod = serde_json::from_value(pod.clone()).unwrap();
     assert!(!explain(&read, &settings(&[]), &request).is_empty());

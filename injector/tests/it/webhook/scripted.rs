@@ -155,7 +155,12 @@ impl Connection {
 
     /// Asks for a pod's sidecar and returns its arguments, and the names of all containers that are added.
     async fn review(&mut self) -> (Vec<String>, Vec<String>) {
-        let body = review().to_string();
+        added(&self.ask(&review()).await)
+    }
+
+    /// The answer to a review.
+    async fn ask(&mut self, review: &Value) -> Value {
+        let body = review.to_string();
         let head = format!(
             "POST /mutate HTTP/1.1\r\nhost: injector\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
@@ -172,19 +177,7 @@ impl Connection {
         let length = length.split("\r\n").next().unwrap().parse().unwrap();
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).await.unwrap();
-        let reply: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(reply["response"]["allowed"], true, "{reply}");
-        let patch = reply["response"]["patch"].as_str().unwrap();
-        let patch = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, patch);
-        let patch: Vec<Value> = serde_json::from_slice(&patch.unwrap()).unwrap();
-        let containers = patch.iter().filter(|it| it["path"] == "/spec/containers/-");
-        let containers: Vec<&Value> = containers.map(|it| &it["value"]).collect();
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let arguments = containers[0]["args"].as_array().unwrap();
-        (
-            arguments.iter().map(text).collect(),
-            containers.iter().map(|it| text(&it["name"])).collect(),
-        )
+        serde_json::from_slice(&body).unwrap()
     }
 
     /// Whether the server ends it.
@@ -193,6 +186,22 @@ impl Connection {
         let ended = timeout(limit, self.0.read_to_end(&mut rest)).await;
         ended.is_ok()
     }
+}
+
+/// The arguments of the sidecar, and the names of all containers that are added.
+fn added(reply: &Value) -> (Vec<String>, Vec<String>) {
+    assert_eq!(reply["response"]["allowed"], true, "{reply}");
+    let patch = reply["response"]["patch"].as_str().unwrap();
+    let patch = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, patch);
+    let patch: Vec<Value> = serde_json::from_slice(&patch.unwrap()).unwrap();
+    let containers = patch.iter().filter(|it| it["path"] == "/spec/containers/-");
+    let containers: Vec<&Value> = containers.map(|it| &it["value"]).collect();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let arguments = containers[0]["args"].as_array().unwrap();
+    (
+        arguments.iter().map(text).collect(),
+        containers.iter().map(|it| text(&it["name"])).collect(),
+    )
 }
 
 fn review() -> Value {
@@ -249,7 +258,7 @@ async fn nothing_is_fetched_during_an_admission() {
 }
 
 #[tokio::test]
-async fn what_is_not_known_is_taken_for_absent_and_health_says_so() {
+async fn what_is_not_known_is_taken_for_absent_unless_the_pod_needs_it() {
     let server = Stage::start().await.server;
     for kind in KINDS {
         server.install(kind, false);
@@ -263,9 +272,17 @@ async fn what_is_not_known_is_taken_for_absent_and_health_says_so() {
             .all(|(_, state)| state == "cold" || state == "read"),
         "{state:?}"
     );
-    let (arguments, containers) = stage.review().await;
+    let mut connection = stage.dial(&stage.authority.anchors()).await;
+    let refused = connection.ask(&review()).await;
+    let message = &refused["response"]["status"]["message"];
+    let expected = "error when fetching components: ";
+    assert!(message.as_str().unwrap().starts_with(expected), "{refused}");
+    let mut plain = review();
+    plain["request"]["object"]["metadata"]["annotations"]["dapr.io/inject-pluggable-components"] =
+        json!("false");
+    let (arguments, containers) = added(&connection.ask(&plain).await);
     assert!(has_mtls(&arguments), "as if there were no Configuration");
-    assert_eq!(containers, ["daprd"], "as if there were no Component");
+    assert_eq!(containers, ["daprd"], "it needs no Component");
     for kind in KINDS {
         stage.server.install(kind, true);
     }
