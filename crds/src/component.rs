@@ -61,15 +61,40 @@ pub struct ComponentSpec {
 
 pub(crate) fn schema() -> Schema {
     let spec = object()
-        .required("type", text())
-        .required("version", text())
-        .required("metadata", pairs_schema())
-        .optional("ignoreErrors", boolean())
-        .optional("initTimeout", text());
+        .required(
+            "type",
+            "Type of the component as category.name, for example state.redis.",
+            text(),
+        )
+        .required("version", "Version of the type, for example v1.", text())
+        .required(
+            "metadata",
+            "Settings, by the names that its type knows; may be an empty list.",
+            pairs_schema(),
+        )
+        .optional(
+            "ignoreErrors",
+            "Whether the sidecar goes on without it when it cannot be set up, instead of \
+             ending; false by default.",
+            boolean(),
+        )
+        .optional(
+            "initTimeout",
+            "Longest time that setting it up may take, a duration such as 10s; 5s by default.",
+            text(),
+        );
     object()
-        .optional("auth", auth_schema())
-        .optional("scopes", scopes_schema())
-        .optional("spec", spec)
+        .optional(
+            "auth",
+            "Where the secrets that it refers to are kept.",
+            auth_schema(),
+        )
+        .optional(
+            "scopes",
+            "App ids whose sidecars load it; all of the namespace when empty.",
+            scopes_schema(),
+        )
+        .optional("spec", "What the component is and how it is set up.", spec)
 }
 
 #[cfg(test)]

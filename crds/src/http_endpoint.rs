@@ -88,27 +88,65 @@ pub struct TlsDocument {
 pub(crate) fn schema() -> Schema {
     let document = || {
         object()
-            .optional("value", any())
-            .optional("secretKeyRef", secret_key_ref_schema())
+            .optional("value", "The PEM text itself.", any())
+            .optional(
+                "secretKeyRef",
+                "The secret that holds the PEM text.",
+                secret_key_ref_schema(),
+            )
     };
     let client_tls = object()
-        .optional("rootCA", document())
-        .optional("certificate", document())
-        .optional("privateKey", document())
+        .optional(
+            "rootCA",
+            "The root that the service's certificate is checked against, in PEM.",
+            document(),
+        )
+        .optional(
+            "certificate",
+            "The client certificate shown to the service, in PEM.",
+            document(),
+        )
+        .optional(
+            "privateKey",
+            "The key of the client certificate, in PEM.",
+            document(),
+        )
         .optional(
             "renegotiation",
+            "Whether the service may negotiate TLS anew: Never (the default), OnceAsClient \
+             or FreelyAsClient.",
             text()
                 .one_of(&["Never", "OnceAsClient", "FreelyAsClient"])
                 .default_value("Never".into()),
         );
     let spec = object()
-        .required("baseUrl", text())
-        .optional("headers", pairs_schema())
-        .optional("clientTLS", client_tls);
+        .required(
+            "baseUrl",
+            "URL that the method of a call is appended to.",
+            text(),
+        )
+        .optional(
+            "headers",
+            "Headers set on every request, also over those of the caller.",
+            pairs_schema(),
+        )
+        .optional(
+            "clientTLS",
+            "Certificates for the connection, where the usual ones do not do.",
+            client_tls,
+        );
     object()
-        .optional("auth", auth_schema())
-        .optional("scopes", scopes_schema())
-        .optional("spec", spec)
+        .optional(
+            "auth",
+            "Where the secrets that it refers to are kept.",
+            auth_schema(),
+        )
+        .optional(
+            "scopes",
+            "App ids that may call it; all of the namespace when empty.",
+            scopes_schema(),
+        )
+        .optional("spec", "Where the service is and how it is reached.", spec)
 }
 
 #[cfg(test)]

@@ -265,15 +265,15 @@ fn decode_known<T: Object>(
 pub(crate) fn settle_document(schema: &Schema, value: &mut Value) -> Vec<Finding> {
     // What else Kubernetes keeps in metadata is not ours to judge.
     let metadata = object()
-        .optional("name", text())
-        .optional("namespace", text())
-        .optional("labels", map(text()))
-        .optional("annotations", map(text()));
+        .files_only("name", text())
+        .files_only("namespace", text())
+        .files_only("labels", map(text()))
+        .files_only("annotations", map(text()));
     let whole = schema
         .clone()
-        .optional("apiVersion", text())
-        .optional("kind", text())
-        .optional("metadata", any());
+        .files_only("apiVersion", text())
+        .files_only("kind", text())
+        .files_only("metadata", any());
     let mut findings = Vec::new();
     settle(&whole, value, "", &mut findings);
     if let Some(value) = value.get_mut("metadata") {

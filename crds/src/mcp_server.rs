@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::meta::{V1Alpha1, is_false, or_default, resource};
+use crate::meta::{V1Alpha1, is_false, or_default, or_default_values, resource};
 use crate::schema::{Rule, Schema, boolean, list, map, object, text};
 use crate::value::{
     NameValuePair, SecretKeyRef, pairs_schema, scopes_schema, secret_key_ref_schema,
@@ -250,7 +250,7 @@ pub struct Catalog {
     pub tags: Vec<String>,
     /// Links by title.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub links: BTreeMap<String, String>,
@@ -291,85 +291,184 @@ fn has_one_transport(endpoint: &Value) -> bool {
 
 pub(crate) fn schema() -> Schema {
     let endpoint = object()
-        .optional("streamableHTTP", http_schema())
-        .optional("sse", http_schema())
-        .optional("stdio", stdio_schema())
+        .optional(
+            "streamableHTTP",
+            "Reaches the server over streamable HTTP.",
+            http_schema(),
+        )
+        .optional(
+            "sse",
+            "Reaches the server over HTTP with server-sent events.",
+            http_schema(),
+        )
+        .optional(
+            "stdio",
+            "Starts the server as a child process; refused in Kubernetes.",
+            stdio_schema(),
+        )
         .rule(ONE_TRANSPORT);
     let spec = object()
-        .required("endpoint", endpoint)
-        .optional("middleware", middleware_schema())
-        .optional("catalog", catalog_schema())
-        .optional("ignoreErrors", boolean());
+        .required(
+            "endpoint",
+            "How the server is reached: exactly one of the transports.",
+            endpoint,
+        )
+        .optional(
+            "middleware",
+            "Workflows that run around the listing and calling of tools.",
+            middleware_schema(),
+        )
+        .optional(
+            "catalog",
+            "Facts for people and catalogues, without effect on calls.",
+            catalog_schema(),
+        )
+        .optional(
+            "ignoreErrors",
+            "Whether the sidecar goes on without a server that cannot be set up, instead of \
+             ending; false by default.",
+            boolean(),
+        );
     object()
-        .optional("scopes", scopes_schema())
-        .optional("spec", spec)
+        .optional(
+            "scopes",
+            "App ids that may use it; all of the namespace when empty.",
+            scopes_schema(),
+        )
+        .optional("spec", "How the server is reached and used.", spec)
 }
 
 fn http_schema() -> Schema {
     let oauth2 = object()
-        .required("issuer", text().min_length(1))
-        .optional("clientID", text())
-        .optional("audience", text())
-        .optional("scopes", list(text()))
-        .optional("secretKeyRef", secret_key_ref_schema());
+        .required("issuer", "URL of the token endpoint.", text().min_length(1))
+        .optional("clientID", "Id of the client.", text())
+        .optional("audience", "Audience that the token is asked for.", text())
+        .optional(
+            "scopes",
+            "Scopes that the token is asked for.",
+            list(text()),
+        )
+        .optional(
+            "secretKeyRef",
+            "The client's secret, which the sidecar reads when it asks for a token.",
+            secret_key_ref_schema(),
+        );
     let jwt = object()
-        .required("header", text().min_length(1))
-        .required("audience", text().min_length(1))
-        .optional("headerValuePrefix", text());
+        .required(
+            "header",
+            "Header that carries the token.",
+            text().min_length(1),
+        )
+        .required("audience", "Audience of the token.", text().min_length(1))
+        .optional(
+            "headerValuePrefix",
+            "What stands before the token, its blank included, for example Bearer and a \
+             blank.",
+            text(),
+        );
     let auth = object()
-        .optional("secretStore", text())
-        .optional("oauth2", oauth2)
-        .optional("spiffe", object().optional("jwt", jwt));
+        .optional(
+            "secretStore",
+            "Name of the secret store for headers and the client's secret; kubernetes by \
+             default.",
+            text(),
+        )
+        .optional("oauth2", "Client credentials of OAuth 2.", oauth2)
+        .optional(
+            "spiffe",
+            "The identity of the sidecar.",
+            object().optional("jwt", "A JWT of the sidecar's identity, from sentry.", jwt),
+        );
     object()
-        .required("url", text().min_length(1))
-        .optional("protocolVersion", text())
-        .optional("timeout", text())
-        .optional("headers", pairs_schema())
-        .optional("auth", auth)
+        .required(
+            "url",
+            "URL of the server, http or https.",
+            text().min_length(1),
+        )
+        .optional(
+            "protocolVersion",
+            "Date of the protocol version to speak, instead of a negotiated one.",
+            text(),
+        )
+        .optional(
+            "timeout",
+            "Longest time of a call, a duration such as 10s; 30s by default.",
+            text(),
+        )
+        .optional("headers", "Headers of every request.", pairs_schema())
+        .optional("auth", "How the sidecar proves who it is.", auth)
 }
 
 fn stdio_schema() -> Schema {
     object()
-        .required("command", text().min_length(1))
-        .optional("args", list(text()))
-        .optional("env", pairs_schema())
+        .required(
+            "command",
+            "The program; a relative path stays below the sidecar's working directory.",
+            text().min_length(1),
+        )
+        .optional("args", "Its arguments.", list(text()))
+        .optional("env", "Its environment variables.", pairs_schema())
 }
 
 fn middleware_schema() -> Schema {
     let workflow = || {
         object()
-            .required("workflowName", text().min_length(1))
-            .optional("appID", text())
+            .required(
+                "workflowName",
+                "Name of the workflow.",
+                text().min_length(1),
+            )
+            .optional(
+                "appID",
+                "App that runs it; the sidecar's own when empty.",
+                text(),
+            )
     };
+    let hook = || object().required("workflow", "The workflow to run.", workflow());
     let hooks = || {
-        list(
-            object()
-                .required("workflow", workflow())
-                .optional("mutate", boolean()),
-        )
+        list(hook().optional(
+            "mutate",
+            "Whether its output replaces what it was given; false by default.",
+            boolean(),
+        ))
     };
     object()
-        .optional("beforeCallTool", hooks())
-        .optional("afterCallTool", hooks())
+        .optional(
+            "beforeCallTool",
+            "Run in order before a tool is called; an error becomes the result of the call.",
+            hooks(),
+        )
+        .optional(
+            "afterCallTool",
+            "Run in order after a tool was called; an error fails the call.",
+            hooks(),
+        )
         .optional(
             "beforeListTools",
-            list(object().required("workflow", workflow())),
+            "Run in order before tools are listed; an error fails the listing.",
+            list(hook()),
         )
-        .optional("afterListTools", hooks())
+        .optional(
+            "afterListTools",
+            "Run in order after tools were listed; an error fails the listing.",
+            hooks(),
+        )
 }
 
 fn catalog_schema() -> Schema {
-    object()
-        .optional("displayName", text())
-        .optional("description", text())
+    let owner = object()
+        .optional("team", "Name of the team.", text())
         .optional(
-            "owner",
-            object()
-                .optional("team", text())
-                .optional("contact", text()),
-        )
-        .optional("tags", list(text()))
-        .optional("links", map(text()))
+            "contact",
+            "How the team is reached, for example a mail address.",
+            text(),
+        );
+    object()
+        .optional("displayName", "Name of the server for people.", text())
+        .optional("description", "What the server does.", text())
+        .optional("owner", "Who answers for the server.", owner)
+        .optional("tags", "Words to find it by.", list(text()))
+        .optional("links", "URLs by title.", map(text()))
 }
 
 #[cfg(test)]
@@ -388,6 +487,14 @@ mod tests {
         check(json!({"sse": {}, "stdio": null}), true);
         check(json!({"sse": {}, "stdio": {}}), false);
         check(json!({"streamableHTTP": {}, "sse": {}, "stdio": {}}), false);
+    }
+
+    #[test]
+    fn names_with_nothing_behind_them_are_entries() {
+        let spec = json!({"catalog": {"links": {"docs": null}}});
+        let server: McpServer = serde_json::from_value(json!({"spec": spec})).unwrap();
+        let catalog = server.spec.catalog.unwrap();
+        assert_eq!(catalog.links["docs"], "");
     }
 
     #[test]

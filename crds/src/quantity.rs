@@ -178,8 +178,9 @@ impl fmt::Display for Quantity {
             return f.write_str("0");
         }
         let is_small = self.billionths.abs() < 1024 * NANO;
+        let is_whole = self.billionths % NANO == 0;
         match self.format {
-            Format::Binary if !is_small => self.write_binary(f),
+            Format::Binary if !is_small && is_whole => self.write_binary(f),
             Format::Binary | Format::Decimal => self.write_decimal(f, |power| match power {
                 -9 => "n".to_owned(),
                 -6 => "u".to_owned(),
@@ -317,6 +318,7 @@ mod tests {
         check("0.5Gi", "512Mi");
         check("1Ki", "1Ki");
         check("0.5Ki", "512");
+        check("1.1Gi", "1181116006400m");
         check("1000000", "1M");
         check("1500", "1500");
         check("1e3", "1e3");

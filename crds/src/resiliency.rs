@@ -266,52 +266,144 @@ pub struct PolicyNames {
 
 pub(crate) fn schema() -> Schema {
     let spec = object()
-        .required("policies", policies_schema())
-        .required("targets", targets_schema());
+        .required(
+            "policies",
+            "The policies, by names that targets refer to.",
+            policies_schema(),
+        )
+        .required(
+            "targets",
+            "Which policies apply to whom; a target named here has no default policies.",
+            targets_schema(),
+        );
     object()
-        .optional("scopes", scopes_schema())
-        .optional("spec", spec)
+        .optional(
+            "scopes",
+            "App ids whose sidecars apply it; all of the namespace when empty.",
+            scopes_schema(),
+        )
+        .optional("spec", "What is done about failures, and where.", spec)
 }
 
 fn policies_schema() -> Schema {
     let matching = object()
-        .optional("httpStatusCodes", text())
-        .optional("gRPCStatusCodes", text());
+        .optional(
+            "httpStatusCodes",
+            "HTTP codes to retry, with commas and ranges such as 429,500-599; all when empty.",
+            text(),
+        )
+        .optional(
+            "gRPCStatusCodes",
+            "gRPC codes to retry, with commas and ranges such as 1-4,8; all when empty.",
+            text(),
+        );
     let retry = object()
-        .optional("policy", text())
-        .optional("duration", text())
-        .optional("maxInterval", text())
-        .optional("maxRetries", integer())
-        .optional("matching", matching);
+        .optional(
+            "policy",
+            "How pauses grow: constant (the default) or exponential.",
+            text(),
+        )
+        .optional(
+            "duration",
+            "Pause of a constant policy, a duration or milliseconds; 5s by default.",
+            text(),
+        )
+        .optional(
+            "maxInterval",
+            "Longest pause of an exponential policy, a duration or milliseconds; 60s by \
+             default.",
+            text(),
+        )
+        .optional(
+            "maxRetries",
+            "Tries after the first one; 0 for none, -1 (the default) for no limit.",
+            integer(),
+        )
+        .optional(
+            "matching",
+            "Which status codes are retried; failures without one always are.",
+            matching,
+        );
     let breaker = object()
-        .optional("maxRequests", integer())
-        .optional("interval", text())
-        .optional("timeout", text())
-        .optional("trip", text());
+        .optional(
+            "maxRequests",
+            "Calls let through while half open, and successes that close it; 1 by default.",
+            integer(),
+        )
+        .optional(
+            "interval",
+            "Period after which a closed breaker clears its counters; never by default.",
+            text(),
+        )
+        .optional(
+            "timeout",
+            "How long it stays open before calls are tried again; 60s by default.",
+            text(),
+        )
+        .optional(
+            "trip",
+            "CEL condition that opens it, over requests, totalSuccesses, totalFailures, \
+             consecutiveSuccesses and consecutiveFailures; consecutiveFailures > 5 by \
+             default.",
+            text(),
+        );
     object()
-        .optional("timeouts", map(text()))
-        .optional("retries", map(retry))
-        .optional("circuitBreakers", map(breaker))
+        .optional(
+            "timeouts",
+            "Limits of one attempt by name: a duration such as 5s, or milliseconds.",
+            map(text()),
+        )
+        .optional("retries", "Retries by name.", map(retry))
+        .optional("circuitBreakers", "Circuit breakers by name.", map(breaker))
 }
 
 fn targets_schema() -> Schema {
     let names = || {
         object()
-            .optional("timeout", text())
-            .optional("retry", text())
-            .optional("circuitBreaker", text())
+            .optional("timeout", "Name of a timeout.", text())
+            .optional("retry", "Name of a retry.", text())
+            .optional("circuitBreaker", "Name of a circuit breaker.", text())
     };
-    let app = names().optional("circuitBreakerCacheSize", integer());
+    let app = names().optional(
+        "circuitBreakerCacheSize",
+        "How many circuit breakers are kept, one per endpoint; 100 by default.",
+        integer(),
+    );
     let actor = names()
-        .optional("circuitBreakerScope", text())
-        .optional("circuitBreakerCacheSize", integer());
+        .optional(
+            "circuitBreakerScope",
+            "What shares a circuit breaker: type or id (both means id); required where one \
+             is named.",
+            text(),
+        )
+        .optional(
+            "circuitBreakerCacheSize",
+            "How many circuit breakers are kept; 5000 by default.",
+            integer(),
+        );
     let component = object()
-        .optional("inbound", names())
-        .optional("outbound", names());
+        .optional(
+            "inbound",
+            "Policies for what it delivers to the app.",
+            names(),
+        )
+        .optional("outbound", "Policies for calls of it.", names());
     object()
-        .optional("apps", map(app))
-        .optional("actors", map(actor))
-        .optional("components", map(component))
+        .optional(
+            "apps",
+            "Policies for calls of apps, by app id, URL or name of an HTTPEndpoint.",
+            map(app),
+        )
+        .optional(
+            "actors",
+            "Policies for calls of actors, by actor type.",
+            map(actor),
+        )
+        .optional(
+            "components",
+            "Policies for components, by name.",
+            map(component),
+        )
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub(crate) enum Width {
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
     pub(crate) name: &'static str,
+    /// One sentence for `kubectl explain`.
+    description: &'static str,
     pub(crate) presence: Presence,
     pub(crate) schema: Schema,
 }
@@ -86,22 +88,40 @@ impl Schema {
         }
     }
 
-    pub(crate) fn required(self, name: &'static str, schema: Self) -> Self {
-        self.field(name, Presence::Required, schema)
+    pub(crate) fn required(
+        self,
+        name: &'static str,
+        description: &'static str,
+        schema: Self,
+    ) -> Self {
+        self.field(name, description, Presence::Required, schema)
     }
 
-    pub(crate) fn optional(self, name: &'static str, schema: Self) -> Self {
-        self.field(name, Presence::Optional, schema)
+    pub(crate) fn optional(
+        self,
+        name: &'static str,
+        description: &'static str,
+        schema: Self,
+    ) -> Self {
+        self.field(name, description, Presence::Optional, schema)
     }
 
+    /// Without a description, as the CRD has no such field.
     pub(crate) fn files_only(self, name: &'static str, schema: Self) -> Self {
-        self.field(name, Presence::FilesOnly, schema)
+        self.field(name, "", Presence::FilesOnly, schema)
     }
 
-    fn field(mut self, name: &'static str, presence: Presence, schema: Self) -> Self {
+    fn field(
+        mut self,
+        name: &'static str,
+        description: &'static str,
+        presence: Presence,
+        schema: Self,
+    ) -> Self {
         if let Shape::Object(fields) = &mut self.shape {
             fields.push(Field {
                 name,
+                description,
                 presence,
                 schema,
             });

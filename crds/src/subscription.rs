@@ -31,7 +31,21 @@ pub struct BulkSubscribe {
 
 fn bulk_subscribe_schema() -> Schema {
     object()
-        .required("enabled", boolean())
-        .optional("maxMessagesCount", int32())
-        .optional("maxAwaitDurationMs", int32())
+        .required(
+            "enabled",
+            "Whether messages are delivered in batches.",
+            boolean(),
+        )
+        .optional(
+            "maxMessagesCount",
+            "Messages of a full batch; 100 by default, unless the component has its own \
+             number.",
+            int32(),
+        )
+        .optional(
+            "maxAwaitDurationMs",
+            "Longest wait for a full batch in milliseconds; 1000 by default, unless the \
+             component has its own.",
+            int32(),
+        )
 }

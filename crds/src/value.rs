@@ -131,19 +131,43 @@ fn float_text(float: f64) -> String {
 pub(crate) fn pairs_schema() -> Schema {
     list(
         object()
-            .required("name", text())
-            .optional("value", any())
-            .optional("secretKeyRef", secret_key_ref_schema())
-            .optional("envRef", text()),
+            .required("name", "What the value is for.", text())
+            .optional(
+                "value",
+                "The value, any JSON; what is not text is passed on in its JSON form.",
+                any(),
+            )
+            .optional(
+                "secretKeyRef",
+                "The secret that holds the value.",
+                secret_key_ref_schema(),
+            )
+            .optional(
+                "envRef",
+                "Environment variable of the sidecar that holds the value, where value is not \
+                 set; APP_API_TOKEN and DAPR_* are refused.",
+                text(),
+            ),
     )
 }
 
 pub(crate) fn secret_key_ref_schema() -> Schema {
-    object().required("name", text()).optional("key", text())
+    object()
+        .required("name", "Name of the secret.", text())
+        .optional(
+            "key",
+            "Which of its entries; the one with the secret's own name when empty.",
+            text(),
+        )
 }
 
 pub(crate) fn auth_schema() -> Schema {
-    object().required("secretStore", text())
+    object().required(
+        "secretStore",
+        "Name of the secret store; kubernetes, or nothing, for Secrets of the object's \
+         namespace.",
+        text(),
+    )
 }
 
 pub(crate) fn scopes_schema() -> Schema {

@@ -119,20 +119,61 @@ fn has_target(rule: &Value) -> bool {
 }
 
 pub(crate) fn schema() -> Schema {
-    let caller = object().required("appID", text().min_length(1));
+    let caller = object().required(
+        "appID",
+        "App id of the caller, exactly.",
+        text().min_length(1),
+    );
     let operations = list(text().one_of(&OPERATIONS)).min_items(1).set();
+    let name = || text().min_length(1);
     let workflow = object()
-        .required("name", text().min_length(1))
-        .required("operations", operations);
-    let activity = object().required("name", text().min_length(1));
+        .required(
+            "name",
+            "Name of the workflow, or a pattern with *, ? and [...], where * does not cross \
+             a slash.",
+            name(),
+        )
+        .required(
+            "operations",
+            "What the callers may do: schedule, terminate, raise, pause, resume, purge, get \
+             or rerun.",
+            operations,
+        );
+    let activity = object().required(
+        "name",
+        "Name of the activity, or a pattern with *, ? and [...], where * does not cross \
+         a slash.",
+        name(),
+    );
     let rule = object()
-        .required("callers", list(caller).min_items(1))
-        .optional("workflows", list(workflow))
-        .optional("activities", list(activity))
+        .required(
+            "callers",
+            "Who may do it; apps of the same namespace only.",
+            list(caller).min_items(1),
+        )
+        .optional(
+            "workflows",
+            "Workflows, and what may be done with them.",
+            list(workflow),
+        )
+        .optional(
+            "activities",
+            "Activities that may be scheduled.",
+            list(activity),
+        )
         .rule(TARGET_RULE);
+    let spec = object().optional(
+        "rules",
+        "What is allowed; everything else is denied to other apps.",
+        list(rule),
+    );
     object()
-        .optional("scopes", scopes_schema())
-        .optional("spec", object().optional("rules", list(rule)))
+        .optional(
+            "scopes",
+            "App ids that the policy protects; all of the namespace when empty.",
+            scopes_schema(),
+        )
+        .optional("spec", "What other apps may do.", spec)
 }
 
 #[cfg(test)]

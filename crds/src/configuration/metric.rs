@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::meta::or_default;
+use crate::meta::{or_default, or_default_values};
 
 /// Latency buckets in milliseconds when none are given.
 pub const DEFAULT_LATENCY_BUCKETS: [i64; 34] = [
@@ -103,7 +103,7 @@ pub struct MetricLabel {
     #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// Replacement value → regular expression.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "or_default_values")]
     pub regex: BTreeMap<String, String>,
 }
 
@@ -144,6 +144,14 @@ mod tests {
                    "metrics": {"http": {"increasedCardinality": false}, "latencyDistributionBuckets": [2, 3]}}),
             json!({"http": {"increasedCardinality": false}, "latencyDistributionBuckets": [2, 3]}),
         );
+    }
+
+    #[test]
+    fn names_with_nothing_behind_them_are_entries() {
+        let rule = json!({"name": "r", "labels": [{"name": "l", "regex": {"x": null}}]});
+        let metric = spec(json!({"metric": {"rules": [rule]}})).effective_metric();
+        let metric = serde_json::to_value(metric).unwrap();
+        assert_eq!(metric["rules"][0]["labels"][0]["regex"], json!({"x": ""}));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{Presence, Schema, Shape, Width};
 
 impl Schema {
-    /// The schema of a whole object: the kind's own fields beside `apiVersion`, `kind` and `metadata`.
+    /// The schema of a whole object: the kind's own fields beside `apiVersion`, `kind` and `metadata`, which an
+    /// API server describes itself.
     pub(crate) fn print_root(&self, description: &str) -> Value {
         let mut root = self.print();
         if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
@@ -49,7 +50,9 @@ impl Schema {
             .iter()
             .filter(|field| field.presence != Presence::FilesOnly)
         {
-            properties.insert(field.name.to_owned(), field.schema.print());
+            let mut property = field.schema.print();
+            property["description"] = field.description.into();
+            properties.insert(field.name.to_owned(), property);
             if field.presence == Presence::Required {
                 required.push(field.name);
             }

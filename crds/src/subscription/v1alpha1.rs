@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 use super::{BulkSubscribe, bulk_subscribe_schema};
-use crate::meta::{V1Alpha1, or_default, resource};
+use crate::meta::{V1Alpha1, or_default, or_default_values, resource};
 use crate::schema::{Schema, map, object, text};
 use crate::value::scopes_schema;
 
@@ -61,7 +61,7 @@ pub struct SubscriptionSpec {
     pub dead_letter_topic: String,
     /// Settings passed to the component.
     #[serde(
-        deserialize_with = "or_default",
+        deserialize_with = "or_default_values",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub metadata: BTreeMap<String, String>,
@@ -72,13 +72,38 @@ pub struct SubscriptionSpec {
 
 pub(crate) fn schema() -> Schema {
     let spec = object()
-        .required("pubsubname", text())
-        .required("topic", text())
-        .required("route", text())
-        .optional("deadLetterTopic", text())
-        .optional("metadata", map(text()))
-        .optional("bulkSubscribe", bulk_subscribe_schema());
+        .required("pubsubname", "Name of the pub/sub component.", text())
+        .required("topic", "The topic.", text())
+        .required(
+            "route",
+            "Path of the app that messages are sent to; v2alpha1 has rules beside it.",
+            text(),
+        )
+        .optional(
+            "deadLetterTopic",
+            "Topic for messages that could not be delivered; without it they are left to the \
+             component.",
+            text(),
+        )
+        .optional(
+            "metadata",
+            "Settings of this subscription, by the names that the component knows.",
+            map(text()),
+        )
+        .optional(
+            "bulkSubscribe",
+            "Delivery in batches.",
+            bulk_subscribe_schema(),
+        );
     object()
-        .optional("scopes", scopes_schema())
-        .optional("spec", spec)
+        .optional(
+            "scopes",
+            "App ids that subscribe; all of the namespace when empty.",
+            scopes_schema(),
+        )
+        .optional(
+            "spec",
+            "Which topic is received, and where its messages go.",
+            spec,
+        )
 }

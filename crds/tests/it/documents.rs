@@ -6,6 +6,9 @@ use std::path::Path;
 use dapr_crds::documents;
 use serde_json::{Value, json};
 
+/// Descriptions are sentences: `kubectl explain` prints many of them at once, and every API server keeps them.
+const LONGEST_DESCRIPTION: usize = 160;
+
 fn definition(plural: &str) -> Value {
     let file = format!("{plural}.yaml");
     documents::all()
@@ -252,6 +255,36 @@ fn every_root_is_an_object_that_needs_nothing() {
                 "{}",
                 document.file_name
             );
+        }
+    }
+}
+
+/// Paths of the properties whose description is missing or is not a short sentence.
+fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        let description = field["description"].as_str().unwrap_or_default();
+        if !description.ends_with('.') || description.len() > LONGEST_DESCRIPTION {
+            found.push(path.clone());
+        }
+        undescribed(field, &path, found);
+    }
+    for inner in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get(inner) {
+            undescribed(inner, path, found);
+        }
+    }
+}
+
+#[test]
+fn every_field_says_what_it_is() {
+    for document in documents::all() {
+        for version in document.definition["spec"]["versions"].as_array().unwrap() {
+            let mut found = Vec::new();
+            undescribed(&version["schema"]["openAPIV3Schema"], "", &mut found);
+            // An API server puts its own words there, and refuses others about the metadata.
+            let left = [".apiVersion", ".kind", ".metadata"];
+            assert_eq!(found, left, "{} {}", document.file_name, version["name"]);
         }
     }
 }

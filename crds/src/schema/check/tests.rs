@@ -22,13 +22,13 @@ fn shown(finding: &Finding) -> String {
 #[test]
 fn values_are_read_as_upstream_reads_them() {
     let schema = object()
-        .optional("flag", boolean())
-        .optional("rate", text())
-        .optional("size", int32())
-        .optional("count", integer())
-        .optional("free", any())
-        .optional("labels", map(text()))
-        .optional("names", list(text()));
+        .optional("flag", "", boolean())
+        .optional("rate", "", text())
+        .optional("size", "", int32())
+        .optional("count", "", integer())
+        .optional("free", "", any())
+        .optional("labels", "", map(text()))
+        .optional("names", "", list(text()));
     let check = |input: Value, settled: Value, findings: &[&str]| {
         let (value, found) = run(&schema, input.clone());
         assert_eq!(
@@ -97,10 +97,10 @@ fn values_are_read_as_upstream_reads_them() {
 #[test]
 fn values_that_cannot_be_read_name_the_way_out() {
     let schema = object()
-        .optional("flag", boolean())
-        .optional("size", int32())
-        .optional("labels", map(text()))
-        .optional("names", list(object().optional("a", text())));
+        .optional("flag", "", boolean())
+        .optional("size", "", int32())
+        .optional("labels", "", map(text()))
+        .optional("names", "", list(object().optional("a", "", text())));
     let check = |input: Value, finding: &str| {
         assert_eq!(run(&schema, input.clone()).1, [finding], "{input}");
     };
@@ -157,7 +157,7 @@ fn values_that_cannot_be_read_name_the_way_out() {
 
 #[test]
 fn texts_stand_for_pairs_only_where_files_allow_them() {
-    let pairs = || list(object().required("name", text()));
+    let pairs = || list(object().required("name", "", text()));
     let (_, strict) = run(&pairs(), json!(["a=b"]));
     assert_eq!(strict, ["[0]: expected a map of fields, found text"]);
     let (_, lenient) = run(&pairs().or_texts_in_files(), json!(["a=b", {"name": "c"}]));
@@ -167,13 +167,14 @@ fn texts_stand_for_pairs_only_where_files_allow_them() {
 #[test]
 fn refusals_are_those_of_an_api_server() {
     let schema = object()
-        .required("word", text().one_of(&["a", "b"]))
-        .optional("url", text().min_length(1))
-        .optional("items", list(text()).min_items(1).set())
+        .required("word", "", text().one_of(&["a", "b"]))
+        .optional("url", "", text().min_length(1))
+        .optional("items", "", list(text()).min_items(1).set())
         .optional(
             "defaulted",
+            "",
             object()
-                .required("enabled", boolean())
+                .required("enabled", "", boolean())
                 .default_value(json!({"enabled": true})),
         );
     let check = |input: Value, expected: &[&str]| {

@@ -35,6 +35,18 @@ fn v1_becomes_v2() {
 }
 
 #[test]
+fn names_with_nothing_behind_them_are_entries() {
+    let mut v1 = v1();
+    v1["spec"]["metadata"] = json!({"k": null});
+    let v2 = convert(&v1, V2ALPHA1).unwrap();
+    assert_eq!(v2["spec"]["metadata"], json!({"k": ""}));
+    let mut v2 = v2;
+    v2["spec"]["metadata"] = json!({"k": null});
+    let v1 = convert(&v2, V1ALPHA1).unwrap();
+    assert_eq!(v1["spec"]["metadata"], json!({"k": ""}));
+}
+
+#[test]
 fn v2_becomes_v1_and_keeps_its_rules_in_an_annotation() {
     let v2 = json!({
         "apiVersion": V2ALPHA1, "kind": "Subscription", "metadata": {"name": "o", "creationTimestamp": "2026-01-01T00:00:00Z"},
