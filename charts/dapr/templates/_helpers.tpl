@@ -15,9 +15,12 @@ What several objects have in common. Templates of one component take it as a dic
 {{- end -}}
 {{- end -}}
 
-{{/* A value as text. Templates print the number 1000000 as 1e+06, for numbers of a values file are floating point. */}}
+{{/*
+A value as text; none is an empty one. Templates print the number 1000000 as 1e+06, for numbers of a values file are
+floating point.
+*/}}
 {{- define "dapr.text" -}}
-{{- if kindIs "string" . -}}{{ . }}{{- else -}}{{ toJson . }}{{- end -}}
+{{- if kindIs "string" . -}}{{ . }}{{- else if not (kindIs "invalid" .) -}}{{ toJson . }}{{- end -}}
 {{- end -}}
 
 {{/* A map of texts, as labels and annotations are: the API server refuses what is a number or a boolean to YAML. */}}
@@ -139,7 +142,7 @@ readinessProbe:
 {{/* What a container may do. `runAsUser` is for images whose user is a name, which no node can tell from root. */}}
 {{- define "dapr.containerSecurity" -}}
 securityContext:
-  {{- if .runAsNonRoot }}
+  {{- if eq (toString .runAsNonRoot) "true" }}
   runAsNonRoot: true
   {{- else if .elseUser }}
   runAsUser: {{ .elseUser }}
@@ -163,7 +166,7 @@ pull its images.
 */}}
 {{- define "dapr.pod" -}}
 securityContext:
-  {{- if not (kindIs "invalid" .fsGroup) }}
+  {{- if not (has .fsGroup (list nil "")) }}
   fsGroup: {{ int64 .fsGroup }}
   {{- end }}
   seccompProfile:

@@ -33,6 +33,15 @@ fn values_that_cannot_apply_are_refused_with_a_reason() -> Result<()> {
         "global.scheduler.enabled=yes",
         &["/global/scheduler/enabled", "got string, want boolean"],
     )?;
+    // Who writes it means the opposite of what the original does.
+    refused(
+        "--set-string",
+        "dapr_sidecar_injector.hostNetwork=false",
+        &[
+            "/dapr_sidecar_injector/hostNetwork",
+            "in quotes is true to the original",
+        ],
+    )?;
     check(
         "dapr_operator.replicaCount=many",
         &[

@@ -65,6 +65,41 @@ dapr_sidecar_injector: {sidecarRunAsUser: '1000', sidecarRunAsGroup: '3000'}",
     )
 }
 
+/// Where the original writes the value as it stands, or takes any text for true.
+#[test]
+fn booleans_may_be_in_quotes() -> Result<()> {
+    let Some(helm) = Helm::find("booleans of the chart in quotes")? else {
+        return Ok(());
+    };
+    let both = |values: &str| {
+        let plain = values.replace("B", "true");
+        check(&helm, &plain, &values.replace("B", "'true'"))
+    };
+    both(
+        "global: {mtls: {mountSentryVolume: B}, scheduler: {enabled: true}, argoRolloutServiceReconciler: {enabled: B}, operator: {watchdogCanPatchPodLabels: B}}
+dapr_operator: {serviceReconciler: {enabled: B}}
+dapr_sentry: {jwt: {enabled: B}, oidc: {enabled: B, tls: {enabled: B}}}
+dapr_scheduler: {cluster: {inMemoryStorage: B}}
+dapr_sidecar_injector: {hostNetwork: B}
+dapr_rbac: {secretReader: {enabled: B}}
+dapr_config: {dapr_config_chart_included: B}",
+    )?;
+    for value in ["true", "false"] {
+        let values = |it: &str| {
+            format!(
+                "global: {{mtls: {{enabled: {it}}}, scheduler: {{enabled: true}}}}
+dapr_operator: {{runAsNonRoot: {it}}}
+dapr_placement: {{runAsNonRoot: {it}}}
+dapr_sentry: {{runAsNonRoot: {it}}}
+dapr_scheduler: {{etcdEmbed: {it}, securityContext: {{runAsNonRoot: {it}}}}}
+dapr_sidecar_injector: {{sidecarReadOnlyRootFilesystem: {it}, sidecarDropALLCapabilities: {it}, enableK8sDownwardAPIs: {it}, nativeSidecar: {it}}}"
+            )
+        };
+        check(&helm, &values(value), &values(&format!("'{value}'")))?;
+    }
+    Ok(())
+}
+
 #[test]
 fn lists_may_be_joined_already() -> Result<()> {
     let Some(helm) = Helm::find("lists of the chart with commas")? else {
@@ -113,6 +148,30 @@ fn none_has_several_spellings() -> Result<()> {
         "global: {ha: {enabled: true}}",
         "global: {ha: {enabled: true}}
 dapr_sidecar_injector: {namespaceSelector: null, objectSelector: null}",
+    )?;
+    for none in [
+        "global: {tolerations: {}, nodeSelector: [], labels: [], issuerFilenames: [], extraVolumes: []}",
+        "dapr_operator: {deploymentAnnotations: [], extraEnvVars: []}",
+        "dapr_sidecar_injector: {namespaceSelector: [], objectSelector: [], sidecarRunAsGroup: ''}",
+        "dapr_placement: {ha: null, scaleZero: null}",
+        "global: {mtls: null, scheduler: null}",
+    ] {
+        check(&helm, "", none)?;
+    }
+    check(
+        &helm,
+        "dapr_placement: {fsGroup: null}",
+        "dapr_placement: {fsGroup: ''}",
+    )?;
+    check(
+        &helm,
+        "dapr_operator: {deploymentAnnotations: {mesh: ''}, extraEnvVars: {PROXY: ''}}",
+        "dapr_operator: {deploymentAnnotations: {mesh: null}, extraEnvVars: {PROXY: null}}",
+    )?;
+    // The API server has defaults of its own for these.
+    render(
+        &helm,
+        "dapr_operator: {livenessProbe: {periodSeconds: 0, failureThreshold: 0}}",
     )?;
     // `helm upgrade --reuse-values` brings the values of a chart that did not have this one yet.
     check(
