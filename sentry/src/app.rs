@@ -9,6 +9,7 @@ use dapr_kit::bind::bind;
 use dapr_kit::health::{self, Health, Target};
 use dapr_kit::metrics;
 use dapr_kit::shutdown::Shutdown;
+use dapr_kit::{COMMIT, VERSION};
 use dapr_security::identity::spiffe_id;
 use dapr_security::watch::Changes;
 use dapr_security::{Acceptor, SENTRY_APP_ID, Security, serve};
@@ -64,7 +65,11 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         healthz,
         metrics: metrics_args,
     } = settings;
-    tracing::info!(%trust_domain, namespace, "Starting Dapr Sentry");
+    tracing::info!(
+        %trust_domain,
+        namespace,
+        "Starting Dapr Sentry certificate authority -- version {VERSION} -- commit {COMMIT}"
+    );
     let metrics = metrics::Metrics::new();
     let counters = Metrics::register(&metrics.registry)?;
     let id = spiffe_id(&trust_domain, &namespace, SENTRY_APP_ID)
@@ -223,7 +228,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         keepers.spawn(keep_keys(validator, key_changes, target));
     }
     targets.iter().for_each(Target::ready);
-    tracing::info!(address = %grpc.address, port = grpc.port, "Sentry is running");
+    tracing::info!(address = %grpc.address, "Running gRPC server on port {}", grpc.port);
 
     tokio::select! {
         () = token.cancelled() => {}
@@ -316,7 +321,7 @@ fn watch_keys(
 }
 
 async fn stop(mut servers: JoinSet<()>) {
-    tracing::info!("Sentry is shutting down");
+    tracing::info!("Shutting down gRPC server");
     let drained = timeout(DRAIN, async {
         while servers.join_next().await.is_some() {}
     })
@@ -324,6 +329,7 @@ async fn stop(mut servers: JoinSet<()>) {
     if drained.is_err() {
         tracing::warn!("Requests in flight were cut off");
     }
+    tracing::info!("Sentry shut down gracefully");
 }
 
 fn targets(health: &Health, metrics: bool) -> Vec<Target> {

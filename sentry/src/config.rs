@@ -26,6 +26,8 @@ pub(crate) enum Error {
     Parse(String),
     #[error("object cannot be read from the API server")]
     Get(#[source] kube::Error),
+    #[error("object cannot be read from the API server: {0}")]
+    Refused(String),
     #[error("object is no valid configuration")]
     Object(#[source] serde_json::Error),
     #[error("invalid spec.mtls.{field}: {reason}")]
@@ -90,7 +92,7 @@ impl Mtls {
                 Err(error) => error,
             };
             if started.elapsed() > APPEARANCE {
-                return Err(Error::Get(error));
+                return Err(unread(error));
             }
             sleep(LOOK).await;
         }
@@ -103,8 +105,13 @@ impl Mtls {
     fn parse(text: &str) -> Result<Self, Error> {
         // Upstream reads YAML 1.1 as JSON: `010` is eight.
         let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
-        let document: serde_json::Value = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| Error::Parse(error.to_string()))?;
+        let mut text = text.as_bytes();
+        // Of several documents the first one counts; an empty one says nothing.
+        let document: serde_json::Value = serde_saphyr::read_with_options(&mut text, options)
+            .next()
+            .transpose()
+            .map_err(|error| Error::Parse(error.to_string()))?
+            .unwrap_or_default();
         let document: Option<Document> =
             serde_json::from_value(document).map_err(|error| Error::Parse(error.to_string()))?;
         Self::checked(document)
@@ -128,6 +135,14 @@ impl Mtls {
     }
 }
 
+/// What an API server says is told without everything that comes with it.
+fn unread(error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) => Error::Refused(status.message),
+        error => Error::Get(error),
+    }
+}
+
 fn duration(
     field: &'static str,
     text: Option<String>,
@@ -148,7 +163,7 @@ fn duration(
 fn jwks(validators: Vec<TokenValidator>) -> Result<Option<BTreeMap<String, String>>, Error> {
     let mut found = None;
     for TokenValidator { name, options } in validators {
-        if name != "jwks" {
+        if !name.eq_ignore_ascii_case("jwks") {
             return Err(Error::Validator(name));
         }
         if found.replace(options.unwrap_or_default()).is_some() {
@@ -195,6 +210,10 @@ mod tests {
             Ok((86_400, 900, Some("/keys.json"))),
         );
         check(
+            "spec: {mtls: {tokenValidators: [{name: JWKS, options: {source: /keys.json}}]}}",
+            Ok((86_400, 900, Some("/keys.json"))),
+        );
+        check(
             "spec: {mtls: {workloadCertTTL: soon}}",
             Err("invalid spec.mtls.workloadCertTTL"),
         );
@@ -210,8 +229,32 @@ mod tests {
             "spec: {mtls: {tokenValidators: [{name: jwks}, {name: jwks}]}}",
             Err("more than once"),
         );
+        check(
+            "\u{feff}---\nspec: {mtls: {workloadCertTTL: 1h}}\n---\nspec: {mtls: {workloadCertTTL: soon}}\n",
+            Ok((3_600, 900, None)),
+        );
+        check(
+            "spec: {mtls: {workloadCertTTL: 1h}}\n---\n: [",
+            Ok((3_600, 900, None)),
+        );
+        check("", Ok((86_400, 900, None)));
+        check("---\n", Ok((86_400, 900, None)));
+        check("text", Err("no valid configuration"));
         check("spec: [", Err("no valid configuration"));
         check("spec: text", Err("no valid configuration"));
+    }
+
+    #[test]
+    fn what_the_api_server_says_is_told() {
+        let status = serde_json::json!({
+            "status": "Failure", "code": 404, "reason": "NotFound",
+            "message": "configurations.dapr.io \"daprsystem\" not found",
+        });
+        let status = serde_json::from_value(status).expect("a status");
+        assert_eq!(
+            unread(kube::Error::Api(Box::new(status))).to_string(),
+            "object cannot be read from the API server: configurations.dapr.io \"daprsystem\" not found"
+        );
     }
 
     proptest! {

@@ -86,7 +86,7 @@ impl Config {
             return refuse(StatusCode::NOT_FOUND, "404 page not found\n");
         }
         if !self.allows(headers) {
-            return refuse(StatusCode::FORBIDDEN, "Forbidden\n");
+            return refuse(StatusCode::FORBIDDEN, "Forbidden: unauthorized domain\n");
         }
         if method != Method::GET {
             return refuse(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n");
@@ -210,6 +210,10 @@ fn refuse(status: StatusCode, reason: &'static str) -> Response<Bytes> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
@@ -295,6 +299,34 @@ mod tests {
         }
         assert_eq!(status(&config(), Method::POST, "/jwks.json", &host), 405);
         assert_eq!(status(&config(), Method::HEAD, DISCOVERY_PATH, &host), 405);
+    }
+
+    #[test]
+    fn refusals_are_plain_text() {
+        let listed = Config {
+            allowed_hosts: vec!["a".to_owned()],
+            ..config()
+        };
+        let check = |method: &Method, path: &str, host: &str, expected: &str| {
+            let response = listed.respond(method, path, &headers(host, None), b"{}");
+            assert_eq!(response.body(), expected);
+            assert_eq!(
+                response.headers()[header::CONTENT_TYPE],
+                "text/plain; charset=utf-8"
+            );
+            assert_eq!(
+                response.headers()[header::X_CONTENT_TYPE_OPTIONS],
+                "nosniff"
+            );
+        };
+        check(&Method::GET, "/", "a", "404 page not found\n");
+        check(&Method::POST, KEYS_PATH, "a", "Method not allowed\n");
+        check(
+            &Method::GET,
+            KEYS_PATH,
+            "b",
+            "Forbidden: unauthorized domain\n",
+        );
     }
 
     #[test]

@@ -19,16 +19,10 @@ const TRUST_DOMAIN_LIMIT: usize = 255;
 /// Why a request is denied, in upstream's words where it has any.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Denied {
-    #[error("invalid request: parameter app-id cannot be empty")]
-    NoAppId,
-    #[error("invalid request: parameter app-id cannot contain dots")]
-    Dotted,
-    #[error("invalid request: app ID must be {APP_ID_LIMIT} characters or less")]
-    TooLong,
-    #[error("invalid request: CSR is required")]
-    NoRequest,
-    #[error("invalid request: namespace is required")]
-    NoNamespace,
+    #[error("invalid request: {}", lines(.0))]
+    Request(Vec<Flaw>),
+    #[error("trust domain is missing")]
+    NoTrustDomain,
     #[error(
         "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores"
     )]
@@ -39,6 +33,21 @@ pub(crate) enum Denied {
     Token(#[from] jwks::Denied),
     #[error(transparent)]
     Pod(#[from] kubernetes::Denied),
+}
+
+/// What is wrong with a request, whoever sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Flaw {
+    #[error("parameter app-id cannot be empty")]
+    NoAppId,
+    #[error("parameter app-id cannot contain dots")]
+    Dotted,
+    #[error("app ID must be {APP_ID_LIMIT} characters or less")]
+    TooLong,
+    #[error("CSR is required")]
+    NoRequest,
+    #[error("namespace is required")]
+    NoNamespace,
 }
 
 /// Why a request is not granted.
@@ -96,6 +105,9 @@ impl Validator {
         &self,
         request: &SignCertificateRequest,
     ) -> Result<Granted, Error> {
+        if matches!(self, Self::Jwks(_)) && request.token.is_empty() {
+            return Err(Denied::Token(jwks::Denied::NoToken).into());
+        }
         let trust_domain = common(request)?;
         match self {
             Self::Insecure => {}
@@ -143,26 +155,33 @@ impl Validators {
 }
 
 fn common(request: &SignCertificateRequest) -> Result<TrustDomain, Denied> {
-    if request.id.is_empty() {
-        return Err(Denied::NoAppId);
-    }
-    if request.id.contains('.') {
-        return Err(Denied::Dotted);
-    }
-    if request.id.len() > APP_ID_LIMIT {
-        return Err(Denied::TooLong);
-    }
-    if request.certificate_signing_request.is_empty() {
-        return Err(Denied::NoRequest);
-    }
-    if request.namespace.is_empty() {
-        return Err(Denied::NoNamespace);
+    let flaws: Vec<Flaw> = [
+        (Flaw::NoAppId, request.id.is_empty()),
+        (Flaw::Dotted, request.id.contains('.')),
+        (Flaw::TooLong, request.id.len() > APP_ID_LIMIT),
+        (
+            Flaw::NoRequest,
+            request.certificate_signing_request.is_empty(),
+        ),
+        (Flaw::NoNamespace, request.namespace.is_empty()),
+    ]
+    .into_iter()
+    .filter_map(|(flaw, is_there)| is_there.then_some(flaw))
+    .collect();
+    if !flaws.is_empty() {
+        return Err(Denied::Request(flaws));
     }
     trust_domain(if request.trust_domain.is_empty() {
         PUBLIC
     } else {
         &request.trust_domain
     })
+}
+
+/// One below the other, as upstream joins them.
+fn lines(flaws: &[Flaw]) -> String {
+    let flaws: Vec<String> = flaws.iter().map(Flaw::to_string).collect();
+    flaws.join("\n")
 }
 
 /// Parses a trust domain; capital letters are refused, not lowered.
@@ -172,6 +191,9 @@ pub(crate) fn trust_domain(text: &str) -> Result<TrustDomain, Denied> {
     }
     let name = text.strip_prefix("spiffe://").unwrap_or(text);
     let name = name.split('/').next().unwrap_or(name);
+    if name.is_empty() && text.starts_with("spiffe://") {
+        return Err(Denied::NoTrustDomain);
+    }
     TrustDomain::new(text)
         .ok()
         .filter(|it| it.as_str() == name)
@@ -235,12 +257,36 @@ mod tests {
             Err("invalid request: CSR is required"),
         );
         check(
+            &request("or.ders", "", "", ""),
+            Err(
+                "invalid request: parameter app-id cannot contain dots\nCSR is required\nnamespace is required",
+            ),
+        );
+        check(
+            &request(&"a".repeat(65), "", "", "x"),
+            Err("invalid request: app ID must be 64 characters or less\nnamespace is required"),
+        );
+        check(
+            &request("orders", "default", "spiffe://", "x"),
+            Err("trust domain is missing"),
+        );
+        check(
             &request("orders", "default", "a b", "x"),
             Err(TRUST_DOMAIN_LETTERS),
         );
         check(
             &request("orders", "default", "Example.org", "x"),
             Err(TRUST_DOMAIN_LETTERS),
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_token_nothing_else_matters_to_the_jwks_validator() {
+        let validator = Validator::Jwks(Arc::new(jwks::Validator::for_tests()));
+        let denied = validator.validate(&request("", "", "", "")).await;
+        assert_eq!(
+            denied.unwrap_err().to_string(),
+            "the request does not contain a token"
         );
     }
 

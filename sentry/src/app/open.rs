@@ -152,7 +152,7 @@ impl Place {
             self.set_aside(&left_over).await?;
             tracing::info!(
                 root = self.storage.describe(Item::Root),
-                "Root and issuer certificates not found: generating them"
+                "Root and issuer certs not found: generating self signed CA"
             );
             let files = ca::generate(&self.plan(SystemTime::now()))?;
             changes.extend(material::changes(&files));

@@ -40,22 +40,24 @@ pub(crate) enum Error {
     Client(#[source] reqwest::Error),
 }
 
-/// Why a token is refused.
+/// Why a token is refused. The beginnings are upstream's, and the names of the claims.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Denied {
-    #[error("token is missing")]
+    #[error("the request does not contain a token")]
     NoToken,
-    #[error("token is malformed")]
+    #[error("token validation failed: invalid JWT")]
     Malformed,
-    #[error("token is not signed by a known key")]
+    #[error(
+        "token validation failed: could not verify message using any of the signatures or keys"
+    )]
     Signature,
-    #[error("token has expired")]
+    #[error("token validation failed: \"exp\" not satisfied")]
     Expired,
-    #[error("token is not valid yet")]
-    NotYet,
-    #[error("token is not meant for {0}")]
+    #[error("token validation failed: {0:?} not satisfied")]
+    NotYet(&'static str),
+    #[error("token validation failed: \"aud\" not satisfied: {0} is not in it")]
     Audience(String),
-    #[error("token's subject is not {0}")]
+    #[error("token validation failed: \"sub\" not satisfied: it is not {0}")]
     Subject(String),
 }
 
@@ -126,11 +128,13 @@ impl Validator {
         if request.token.is_empty() {
             return Err(Denied::NoToken);
         }
+        // Files with a token often end in a line break.
+        let token = request.token.trim();
         let subject = format!(
             "spiffe://{trust_domain}/ns/{}/{}",
             request.namespace, request.id
         );
-        let claims = self.keys.load().verify(&request.token)?;
+        let claims = self.keys.load().verify(token)?;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
@@ -166,7 +170,7 @@ fn check_claims(claims: &Value, audience: &str, subject: &str, now: f64) -> Resu
     }
     for name in ["nbf", "iat"] {
         if moment(name)?.is_some_and(|from| now < from - SKEW) {
-            return Err(Denied::NotYet);
+            return Err(Denied::NotYet(name));
         }
     }
     let for_us = match claims.get("aud") {

@@ -24,39 +24,45 @@ const CONTROL_PLANE: [&str; 5] = ["operator", "placement", "injector", "sentry",
 /// Bytes of a token; a real one has about one and a half kilobytes.
 const TOKEN_LIMIT: usize = 64 * 1024;
 
-/// Why a request is denied.
+/// Why a request is denied, in upstream's words; what they leave out follows them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
-    #[error("token is missing")]
+    #[error("token review failed: token is missing")]
     NoToken,
-    #[error("token is too long")]
+    #[error("invalid token: longer than {TOKEN_LIMIT} bytes")]
     TokenLimit,
-    #[error("token is not valid: {0}")]
+    #[error("invalid token: not a JSON web token")]
+    Malformed,
+    #[error("invalid token: {0}")]
     Review(String),
-    #[error("token is not valid: authentication failed")]
+    #[error("authentication failed")]
     NotAuthenticated,
-    #[error("token belongs to {0:?}, which is no service account")]
+    #[error(
+        "provided token is not a properly structured service account token: it belongs to {0:?}"
+    )]
     NoServiceAccount(String),
-    #[error("token is not bound to a pod")]
+    #[error("kubernetes.io/pod/name claim is missing from Kubernetes token")]
     Unbound,
-    #[error("pod {0} of the token does not exist")]
+    #[error("failed to get pod of identity: pod {0} does not exist")]
     NoPod(String),
-    #[error("namespace of the request is not that of the token, {0:?}")]
+    #[error("namespace mismatch; received namespace: {0}")]
     Namespace(String),
-    #[error("pod {pod} does not run as service account {account:?} of the token")]
+    #[error("pod service account mismatch: pod {pod} does not run as {account:?}")]
     Account { pod: String, account: String },
-    #[error("pod {0} claims to be of the control plane from outside of its namespace")]
+    #[error("control plane service in namespace '{0}' is not allowed")]
     ControlPlaneNamespace(String),
-    #[error("pod {pod} has an unknown value {value:?} of annotation \"dapr.io/control-plane\"")]
+    #[error(
+        "unknown control plane service '{pod}': annotation \"dapr.io/control-plane\" is {value:?}"
+    )]
     ControlPlaneValue { pod: String, value: String },
-    #[error("pod {0} has both annotations \"dapr.io/control-plane\" and \"dapr.io/app-id\"")]
+    #[error("control plane service '{0}' cannot have annotation 'dapr.io/app-id'")]
     Both(String),
-    #[error("app ID of the request is not that of pod {pod}, {expected:?}")]
-    AppId { pod: String, expected: String },
-    #[error("configuration {0:?} of the pod does not exist")]
+    #[error("app-id mismatch. expected: {expected}, received: {received}")]
+    AppId { expected: String, received: String },
+    #[error("failed to get configuration: {0:?} of the pod does not exist")]
     NoConfiguration(String),
-    #[error("configuration {name:?} of the pod has an invalid trust domain {value:?}")]
-    TrustDomain { name: String, value: String },
+    #[error("failed to parse trust domain {value:?}: {reason}")]
+    TrustDomain { value: String, reason: String },
 }
 
 /// What a token says about the pod it is bound to.
@@ -95,7 +101,7 @@ pub(crate) fn bound_pod(token: &str) -> Result<BoundPod, Denied> {
         .nth(1)
         .and_then(|part| URL_SAFE_NO_PAD.decode(part).ok())
         .and_then(|json| serde_json::from_slice::<Value>(&json).ok())
-        .ok_or(Denied::Unbound)?;
+        .ok_or(Denied::Malformed)?;
     let text = |name: &str| {
         let value = claims
             .get("kubernetes.io")?
@@ -129,13 +135,12 @@ pub(crate) fn decide(
     control_plane: &ControlPlane,
     configuration: impl Fn(&str, &str) -> Option<Arc<Configuration>>,
 ) -> Result<TrustDomain, Denied> {
-    let name = || format!("{}/{}", account.namespace, pod.name());
     if account.namespace != request.namespace {
-        return Err(Denied::Namespace(account.namespace.clone()));
+        return Err(Denied::Namespace(request.namespace.clone()));
     }
     if pod.service_account() != account.name {
         return Err(Denied::Account {
-            pod: name(),
+            pod: format!("{}/{}", account.namespace, pod.name()),
             account: account.name.clone(),
         });
     }
@@ -143,8 +148,8 @@ pub(crate) fn decide(
     let (expected, is_control_plane) = expected_id(annotations, pod, account, control_plane)?;
     if expected != request.id {
         return Err(Denied::AppId {
-            pod: name(),
             expected,
+            received: request.id.clone(),
         });
     }
     if is_control_plane {
@@ -162,10 +167,7 @@ pub(crate) fn decide(
     };
     match found.trust_domain() {
         "" => public(),
-        text => super::trust_domain(text).map_err(|_| Denied::TrustDomain {
-            name: format!("{}/{wanted}", account.namespace),
-            value: text.to_owned(),
-        }),
+        text => trust_domain(text),
     }
 }
 
@@ -175,31 +177,34 @@ fn expected_id(
     account: &ServiceAccount,
     control_plane: &ControlPlane,
 ) -> Result<(String, bool), Denied> {
-    let name = || format!("{}/{}", account.namespace, pod.name());
     let app_id = annotations.get(dapr_crds::annotations::APP_ID);
     let Some(part) = annotations.get(dapr_crds::annotations::CONTROL_PLANE) else {
         let id = app_id.map_or_else(|| pod.name(), String::as_str);
         return Ok((id.to_owned(), false));
     };
     if account.namespace != control_plane.namespace {
-        return Err(Denied::ControlPlaneNamespace(name()));
+        return Err(Denied::ControlPlaneNamespace(account.namespace.clone()));
     }
     if !CONTROL_PLANE.contains(&part.as_str()) {
         return Err(Denied::ControlPlaneValue {
-            pod: name(),
+            pod: pod.name().to_owned(),
             value: part.clone(),
         });
     }
     if app_id.is_some() {
-        return Err(Denied::Both(name()));
+        return Err(Denied::Both(pod.name().to_owned()));
     }
     Ok((format!("dapr-{part}"), true))
 }
 
 fn public() -> Result<TrustDomain, Denied> {
-    super::trust_domain(super::PUBLIC).map_err(|_| Denied::TrustDomain {
-        name: String::new(),
-        value: super::PUBLIC.to_owned(),
+    trust_domain(super::PUBLIC)
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, Denied> {
+    super::trust_domain(text).map_err(|reason| Denied::TrustDomain {
+        value: text.to_owned(),
+        reason: reason.to_string(),
     })
 }
 

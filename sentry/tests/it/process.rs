@@ -154,7 +154,12 @@ impl Sentry {
     }
 
     /// Sends SIGTERM and waits for the end.
-    pub(crate) async fn stop(mut self) -> ExitStatus {
+    pub(crate) async fn stop(self) -> ExitStatus {
+        self.stop_and_tell().await.0
+    }
+
+    /// As [`Sentry::stop`]; and what it has told.
+    pub(crate) async fn stop_and_tell(mut self) -> (ExitStatus, String) {
         let id = self.child.id().unwrap().to_string();
         assert!(
             Command::new("kill")
@@ -164,7 +169,8 @@ impl Sentry {
                 .unwrap()
                 .success()
         );
-        timeout(SOON, self.child.wait()).await.unwrap().unwrap()
+        let status = timeout(SOON, self.child.wait()).await.unwrap().unwrap();
+        (status, self.log())
     }
 
     pub(crate) async fn metrics(&self) -> String {

@@ -234,7 +234,7 @@ async fn a_token_has_to_name_the_identity() {
     let status = client.sign_certificate(named).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
-        (PermissionDenied, "token is missing")
+        (PermissionDenied, "the request does not contain a token")
     );
 }
 

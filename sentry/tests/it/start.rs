@@ -20,7 +20,17 @@ async fn the_first_start_makes_an_authority_and_the_second_keeps_it() {
     assert_eq!(sentry.stop().await.code(), Some(0));
     let sentry = place.start().await;
     assert_eq!(contents(), first);
-    assert_eq!(sentry.stop().await.code(), Some(0));
+    let running = format!("msg=\"Running gRPC server on port {}\"", sentry.port);
+    let (status, log) = sentry.stop_and_tell().await;
+    assert_eq!(status.code(), Some(0));
+    // What scripts wait for.
+    for line in [
+        "msg=\"Starting Dapr Sentry certificate authority -- version ",
+        &running,
+        "msg=\"Sentry shut down gracefully\"",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
 }
 
 #[tokio::test]

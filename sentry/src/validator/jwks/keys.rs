@@ -5,7 +5,7 @@
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{DecodingKey, Validation, decode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -40,8 +40,16 @@ struct Header {
 }
 
 impl KeySet {
+    /// Reads a set, or the one key it would have.
     pub(super) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text)
+        serde_json::from_slice(text).or_else(|error| {
+            let key: Value = serde_json::from_slice(text)?;
+            if key.get("kty").is_none() {
+                return Err(error);
+            }
+            let keys = vec![serde_json::from_value(key)?];
+            Ok(Self { keys })
+        })
     }
 
     #[cfg(test)]
@@ -82,8 +90,12 @@ impl Key {
             (Some(key), Some(token)) => key == token,
             (None, _) | (_, None) => true,
         };
+        let signs = match &self.jwk.common.public_key_use {
+            Some(PublicKeyUse::Signature) | None => true,
+            Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_)) => false,
+        };
         let algorithm = self.algorithm.as_ref();
-        same_id && algorithm.is_none_or(|its| *its == header.algorithm)
+        same_id && signs && algorithm.is_none_or(|its| *its == header.algorithm)
     }
 
     /// Whether it has signed a message by ES512.

@@ -114,7 +114,9 @@ fn es512_is_verified_as_the_others_are() {
         let found = found.map(|claims| assert_eq!(claims["sub"], ORDERS));
         assert_eq!(found.as_ref().copied().map_err(String::as_str), expected);
     };
-    let unknown = Err("token is not signed by a known key");
+    let unknown = Err(
+        "token validation failed: could not verify message using any of the signatures or keys",
+    );
     check(keys(&[]), &good, Ok(()));
     check(keys(&[("alg", "ES512"), ("kid", "a")]), &good, Ok(()));
     check(keys(&[("alg", "ES256")]), &good, unknown);
@@ -123,7 +125,7 @@ fn es512_is_verified_as_the_others_are() {
     check(keys(&[("x", "AAAA")]), &good, unknown);
     check(keys(&[]), &token(&other, json!({"alg": "ES512"})), unknown);
     check(keys(&[]), &token(&ours, json!({"alg": "ES256"})), unknown);
-    let malformed = Err("token is malformed");
+    let malformed = Err("token validation failed: invalid JWT");
     check(keys(&[]), &token(&ours, json!({"alg": "ES513"})), malformed);
     check(keys(&[]), &format!("{good}!"), malformed);
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -131,6 +133,36 @@ fn es512_is_verified_as_the_others_are() {
     // A set may have keys of kinds nobody here knows.
     let text = json!({"keys": [{"kty": "OKP", "crv": "X448", "x": "AA", "alg": "ECDH-ES"}, jwk]});
     check(parse(text.to_string().as_bytes()).unwrap(), &good, Ok(()));
+}
+
+#[test]
+fn a_single_key_is_a_set() {
+    let ours = key(Algorithm::ES256);
+    let set: Value =
+        serde_json::from_str(&set_text(&ours, Algorithm::ES256, Some("a"), true)).unwrap();
+    let keys = parse(set["keys"][0].to_string().as_bytes()).unwrap();
+    assert!(
+        keys.verify(&token(&ours, Algorithm::ES256, Some("a")))
+            .is_ok()
+    );
+    assert!(parse(b"{}").is_err());
+}
+
+#[test]
+fn only_keys_for_signatures_count() {
+    let ours = key(Algorithm::ES256);
+    let check = |purpose: Option<&str>, expected: bool| {
+        let mut set: Value =
+            serde_json::from_str(&set_text(&ours, Algorithm::ES256, None, true)).unwrap();
+        set["keys"][0]["use"] = json!(purpose);
+        let keys = parse(set.to_string().as_bytes()).unwrap();
+        let found = keys.verify(&token(&ours, Algorithm::ES256, None));
+        assert_eq!(found.is_ok(), expected, "{purpose:?}");
+    };
+    check(None, true);
+    check(Some("sig"), true);
+    check(Some("enc"), false);
+    check(Some("other"), false);
 }
 
 #[test]
@@ -164,7 +196,7 @@ fn claims_are_checked_where_present() {
     );
     check(
         json!({"aud": SENTRY, "sub": ORDERS, "exp": NOW - 300.0}),
-        Err("token has expired"),
+        Err("token validation failed: \"exp\" not satisfied"),
     );
     check(
         json!({"aud": SENTRY, "sub": ORDERS, "nbf": NOW + 300.0}),
@@ -172,31 +204,39 @@ fn claims_are_checked_where_present() {
     );
     check(
         json!({"aud": SENTRY, "sub": ORDERS, "nbf": NOW + 301.0}),
-        Err("token is not valid yet"),
+        Err("token validation failed: \"nbf\" not satisfied"),
     );
     check(
         json!({"aud": SENTRY, "sub": ORDERS, "iat": NOW + 301.0}),
-        Err("token is not valid yet"),
+        Err("token validation failed: \"iat\" not satisfied"),
     );
     check(
         json!({"aud": SENTRY, "sub": ORDERS, "exp": "soon"}),
-        Err("token is malformed"),
+        Err("token validation failed: invalid JWT"),
     );
     check(
         json!({"aud": "other", "sub": ORDERS}),
-        Err("token is not meant for spiffe://localhost/ns/default/dapr-sentry"),
+        Err(
+            "token validation failed: \"aud\" not satisfied: spiffe://localhost/ns/default/dapr-sentry is not in it",
+        ),
     );
     check(
         json!({"sub": ORDERS}),
-        Err("token is not meant for spiffe://localhost/ns/default/dapr-sentry"),
+        Err(
+            "token validation failed: \"aud\" not satisfied: spiffe://localhost/ns/default/dapr-sentry is not in it",
+        ),
     );
     check(
         json!({"aud": SENTRY, "sub": "orders"}),
-        Err("token's subject is not spiffe://public/ns/default/orders"),
+        Err(
+            "token validation failed: \"sub\" not satisfied: it is not spiffe://public/ns/default/orders",
+        ),
     );
     check(
         json!({"aud": SENTRY}),
-        Err("token's subject is not spiffe://public/ns/default/orders"),
+        Err(
+            "token validation failed: \"sub\" not satisfied: it is not spiffe://public/ns/default/orders",
+        ),
     );
 }
 
@@ -220,6 +260,10 @@ async fn a_broken_file_keeps_the_old_keys() {
     let trust_domain = TrustDomain::new("public").unwrap();
     let token = token(&ours, Algorithm::EdDSA, None);
     validator.validate(&request(&token), &trust_domain).unwrap();
+    let from_file = format!(" {token}\n");
+    validator
+        .validate(&request(&from_file), &trust_domain)
+        .unwrap();
     assert!(matches!(
         validator.validate(&request(""), &trust_domain),
         Err(Denied::NoToken)

@@ -172,7 +172,9 @@ async fn a_pod_and_its_configuration_are_waited_for_in_either_order() {
     let status = client.clone().sign_certificate(request).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
     assert!(
-        status.message().contains("configuration \"shop/nowhere\""),
+        status
+            .message()
+            .contains("failed to get configuration: \"shop/nowhere\""),
         "{status}"
     );
 }
