@@ -10,7 +10,8 @@ pub mod v2alpha1;
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{is_zero, or_default};
-use crate::schema::{Schema, boolean, int32, object};
+use crate::schema::{Schema, boolean, int32, map, object, text};
+use crate::value::scopes_schema;
 
 pub use review::{ConversionError, convert, review};
 
@@ -27,6 +28,38 @@ pub struct BulkSubscribe {
     /// Longest wait for a full batch in milliseconds.
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_zero")]
     pub max_await_duration_ms: i32,
+}
+
+/// The schema of a version, from what only its `spec` has.
+fn schema_with(spec: Schema) -> Schema {
+    let spec = spec
+        .optional(
+            "deadLetterTopic",
+            "Topic for messages that could not be delivered; without it they are left to the \
+             component.",
+            text(),
+        )
+        .optional(
+            "metadata",
+            "Settings of this subscription, by the names that the component knows.",
+            map(text()),
+        )
+        .optional(
+            "bulkSubscribe",
+            "Delivery in batches.",
+            bulk_subscribe_schema(),
+        );
+    object()
+        .optional(
+            "scopes",
+            "App ids that subscribe; all of the namespace when empty.",
+            scopes_schema(),
+        )
+        .optional(
+            "spec",
+            "Which topic is received, and where its messages go.",
+            spec,
+        )
 }
 
 fn bulk_subscribe_schema() -> Schema {

@@ -11,6 +11,7 @@ pub mod access;
 pub mod assignment;
 pub mod events;
 pub mod kinds;
+mod names;
 pub mod pods;
 pub mod secrets;
 

@@ -14,9 +14,6 @@ use crate::kinds::{Form, Kind, Missing, Slot};
 
 pub use name::SecretName;
 
-/// The longest name of a Secret.
-const NAME_LIMIT: usize = 253;
-
 /// What a Secret holds. It never shows in a log.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Data(BTreeMap<String, Vec<u8>>);
@@ -68,17 +65,6 @@ pub enum Error {
         /// Name of the Secret.
         secret: String,
     },
-}
-
-/// Whether a Secret may have this name. Others are not asked for: they would be part of a path.
-pub fn may_be_name(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let mut bytes = name.bytes();
-    let (first, last) = (bytes.next(), name.bytes().next_back());
-    name.len() <= NAME_LIMIT
-        && first.is_some_and(is_plain)
-        && last.is_some_and(is_plain)
-        && bytes.all(|byte| is_plain(byte) || matches!(byte, b'-' | b'.'))
 }
 
 /// Names of the Secrets an object refers to, each once, in order.
@@ -287,35 +273,6 @@ mod tests {
             "certificate": reference("second"), "privateKey": reference("s"), "rootCA": reference("first"),
         }}});
         check::<HttpEndpoint>(&endpoint, &json!("Secret \"second\" not found"));
-    }
-
-    #[test]
-    fn names_are_no_paths() {
-        let longest = "a".repeat(NAME_LIMIT);
-        for name in ["s", "0", "my-secret.v1", "a--b..c", &longest] {
-            assert!(may_be_name(name), "{name:?}");
-        }
-        let too_long = "a".repeat(NAME_LIMIT + 1);
-        for name in [
-            "",
-            ".",
-            "..",
-            "-s",
-            "s-",
-            "S",
-            "s ",
-            "a/b",
-            "../s",
-            "../../other/secrets/s",
-            "s?watch=1",
-            "s#",
-            "%73",
-            "a_b",
-            "\u{e9}",
-            &too_long,
-        ] {
-            assert!(!may_be_name(name), "{name:?}");
-        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, sleep};
 
-use crate::secrets::{Data, Error, may_be_name};
+use crate::names::may_be_name;
+use crate::secrets::{Data, Error};
 
 /// How long an answer is shared after it came: thousands of sidecars that start together ask for the same Secrets.
 const WINDOW: Duration = Duration::from_secs(1);

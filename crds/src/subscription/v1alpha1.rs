@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use super::{BulkSubscribe, bulk_subscribe_schema};
+use super::{BulkSubscribe, schema_with};
 use crate::meta::{V1Alpha1, or_default, or_default_values, resource};
-use crate::schema::{Schema, map, object, text};
-use crate::value::scopes_schema;
+use crate::schema::{Schema, object, text};
 
 /// A topic an app receives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -78,32 +77,6 @@ pub(crate) fn schema() -> Schema {
             "route",
             "Path of the app that messages are sent to; v2alpha1 has rules beside it.",
             text(),
-        )
-        .optional(
-            "deadLetterTopic",
-            "Topic for messages that could not be delivered; without it they are left to the \
-             component.",
-            text(),
-        )
-        .optional(
-            "metadata",
-            "Settings of this subscription, by the names that the component knows.",
-            map(text()),
-        )
-        .optional(
-            "bulkSubscribe",
-            "Delivery in batches.",
-            bulk_subscribe_schema(),
         );
-    object()
-        .optional(
-            "scopes",
-            "App ids that subscribe; all of the namespace when empty.",
-            scopes_schema(),
-        )
-        .optional(
-            "spec",
-            "Which topic is received, and where its messages go.",
-            spec,
-        )
+    schema_with(spec)
 }

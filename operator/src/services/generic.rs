@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::app::{self, App, READ};
 use super::work::Pending;
 use super::workloads::{Key, Of};
+use crate::names::may_be_name;
 use crate::pods::Pod;
 
 /// Owners of owners that are looked at; more are a circle.
@@ -117,8 +118,12 @@ fn samples(pods: &[Arc<Pod>]) -> BTreeMap<String, Sample> {
         .collect()
 }
 
-/// Owners whose pods need nothing here: Jobs end, the others are watched by themselves.
+/// Owners whose pods need nothing here: Jobs end, the others are watched by themselves, and what is no name is nobody's
+/// (whoever creates a pod writes it, and to be read it would become part of a path).
 fn is_skipped(owner: &OwnerReference) -> bool {
+    if !may_be_name(&owner.name) {
+        return true;
+    }
     let group = owner
         .api_version
         .split_once('/')
@@ -401,6 +406,14 @@ mod tests {
             reference: owner(version, kind),
             selector: selects.then(|| [("app".to_owned(), "a".to_owned())].into()),
         }
+    }
+
+    #[test]
+    fn owners_whose_names_are_paths_are_not_read() {
+        let mut named = owner("x.io/v1", "Thing");
+        assert!(!is_skipped(&named));
+        named.name = "../../other/things/thing".to_owned();
+        assert!(is_skipped(&named));
     }
 
     #[test]
