@@ -21,7 +21,9 @@ fn main() -> ExitCode {
         // The word stands where the program's name is expected.
         let words = std::env::args_os().skip(1);
         return match flags::try_parse_from::<ExplainArgs, _, _>(Dashes::OneOrTwo, words) {
-            Ok(args) => process::run("dapr.injector", |shutdown| args.run(environment, shutdown)),
+            Ok(args) => process::run("dapr.injector", |shutdown| {
+                args.run(environment, shutdown.ended_by_hangup())
+            }),
             Err(exit) => {
                 // With stderr closed there is nobody to tell.
                 drop(std::io::stderr().write_all(exit.text.as_bytes()));
@@ -32,6 +34,6 @@ fn main() -> ExitCode {
     let args: Args = flags::parse();
     // Most reviews take less than handing them to another thread would.
     process::run_on("dapr.injector", 1, |shutdown| {
-        args.run(environment, shutdown)
+        args.run(environment, shutdown.ended_by_hangup())
     })
 }

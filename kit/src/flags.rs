@@ -24,8 +24,10 @@ const POSITIONAL: &str = "positional arguments";
 /// How many dashes a long flag may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dashes {
-    /// `-port` is `--port`: every binary but the scheduler.
+    /// `-port` is `--port`: every binary but the scheduler and the operator.
     OneOrTwo,
+    /// And `--h` is `-h`, as Go's own `flag` has it: the operator.
+    Alike,
     /// `-port` is refused.
     Two,
 }
@@ -87,7 +89,7 @@ where
                 .collect();
             Ok((A::from_arg_matches(&matches)?, ignored))
         });
-    parsed.map_err(|error| exit(&mut command, &error, &arguments))
+    parsed.map_err(|error| exit(&mut command, &error, dashes, &arguments))
 }
 
 /// The second dash for `-port`. Numbers keep theirs: no flag begins with a digit, `-10` can only be a value.
@@ -101,7 +103,7 @@ fn dashed(dashes: Dashes, argument: OsString) -> OsString {
             && text.len() > 2
     };
     match argument.to_str() {
-        Some(text) if dashes == Dashes::OneOrTwo && lacks_dash(text) => format!("-{text}").into(),
+        Some(text) if dashes != Dashes::Two && lacks_dash(text) => format!("-{text}").into(),
         _ => argument,
     }
 }
@@ -164,9 +166,14 @@ fn go_value(arg: Arg) -> Arg {
     }
 }
 
-fn exit(command: &mut Command, error: &clap::Error, arguments: &[OsString]) -> Exit {
+fn exit(
+    command: &mut Command,
+    error: &clap::Error,
+    dashes: Dashes,
+    arguments: &[OsString],
+) -> Exit {
     let usage = command.render_help();
-    if error.kind() == ErrorKind::DisplayHelp {
+    if asks_for_help(error, dashes) {
         return Exit {
             code: 0,
             text: usage.to_string(),
@@ -178,15 +185,34 @@ fn exit(command: &mut Command, error: &clap::Error, arguments: &[OsString]) -> E
     }
 }
 
+/// Whether the words that clap refuses ask for the usage.
+fn asks_for_help(error: &clap::Error, dashes: Dashes) -> bool {
+    match error.kind() {
+        ErrorKind::DisplayHelp => true,
+        // Go does not look at the value.
+        ErrorKind::TooManyValues => flag(error) == "--help",
+        ErrorKind::UnknownArgument => dashes == Dashes::Alike && flag(error) == "--h",
+        _ => false,
+    }
+}
+
+/// The flag that is to blame.
+fn flag(error: &clap::Error) -> &str {
+    let flag = context(error, ContextKind::InvalidArg);
+    flag.split([' ', '=', '[']).next().unwrap_or(flag)
+}
+
+fn context(error: &clap::Error, kind: ContextKind) -> &str {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text,
+        _ => "",
+    }
+}
+
 /// The reason in the words of Go's flag packages.
 fn message(error: &clap::Error, arguments: &[OsString]) -> String {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.as_str(),
-        _ => "",
-    };
-    let flag = context(ContextKind::InvalidArg);
-    let flag = flag.split([' ', '=', '[']).next().unwrap_or(flag);
-    let value = context(ContextKind::InvalidValue);
+    let flag = flag(error);
+    let value = context(error, ContextKind::InvalidValue);
     match error.kind() {
         ErrorKind::UnknownArgument => unknown_flag(flag, arguments),
         ErrorKind::InvalidValue if value.is_empty() => format!("flag needs an argument: {flag}"),

@@ -171,7 +171,7 @@ pub async fn hold(headers: &HeaderMap, ready: impl Future<Output = ()>) {
 }
 
 /// Serves `/healthz` for every method until the token is cancelled: 200 or 503 with an empty body. `extra` adds a
-/// page; every other path is 404.
+/// page; every other path is 404, and one that is not clean, as `//healthz`, 307 to the one that is.
 pub async fn serve(
     listener: TcpListener,
     health: Health,
@@ -182,6 +182,9 @@ pub async fn serve(
     let respond = move |request: Request<()>| {
         let (health, extra) = (health.clone(), Arc::clone(&extra));
         async move {
+            if let Some(elsewhere) = http::redirect(&request) {
+                return elsewhere;
+            }
             match (request.uri().path(), extra.as_ref()) {
                 ("/healthz", _) => {
                     hold(request.headers(), health.await_ready()).await;
@@ -292,6 +295,48 @@ mod tests {
         for path in ["/", "/healthz/", "/metrics", "/placement"] {
             assert_eq!(server.request("GET", path).await.0, 404, "{path}");
         }
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn answers_of_gos_router() {
+        let health = Health::new();
+        health.target("target").ready();
+        let server =
+            http::testing::Server::start(|listener, token| serve(listener, health, None, token))
+                .await;
+        let check = async |method: &str, path: &str, expected: &[&str], body: &str| {
+            let answer = server.raw(method, path).await.to_ascii_lowercase();
+            let (head, found) = answer.split_once("\r\n\r\n").expect("a head");
+            for line in expected {
+                assert!(head.lines().any(|it| it == *line), "{line} in {head}");
+            }
+            assert_eq!(found, body, "{method} {path}");
+        };
+        check(
+            "GET",
+            "//healthz?verbose",
+            &[
+                "http/1.1 307 temporary redirect",
+                "location: /healthz?verbose",
+                "content-type: text/html; charset=utf-8",
+            ],
+            "<a href=\"/healthz?verbose\">temporary redirect</a>.\n\n",
+        )
+        .await;
+        let elsewhere = ["http/1.1 307 temporary redirect", "location: /healthz"];
+        check("POST", "/./healthz", &elsewhere, "").await;
+        check(
+            "GET",
+            "/nothing",
+            &[
+                "http/1.1 404 not found",
+                "content-type: text/plain; charset=utf-8",
+                "x-content-type-options: nosniff",
+            ],
+            "404 page not found\n",
+        )
+        .await;
         server.stop().await;
     }
 }

@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::{self, Limits};
 use crate::shutdown;
 
+mod path;
+
+pub(crate) use path::redirect;
+
 /// How long a client may take to send its request head, and keep a connection for its next one: scrapers come every
 /// few minutes at the slowest, and those that never come again must not take all of the [`CONNECTIONS`].
 const LIMITS: Limits = Limits {
@@ -124,9 +128,14 @@ pub(crate) fn empty(status: StatusCode) -> Response<Full<Bytes>> {
 pub(crate) fn not_found() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from("404 page not found\n"));
     *response.status_mut() = StatusCode::NOT_FOUND;
-    response.headers_mut().insert(
+    let headers = response.headers_mut();
+    headers.insert(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        header::HeaderValue::from_static("nosniff"),
     );
     response
 }

@@ -3,6 +3,7 @@
 //! A drain that began otherwise does not count as a signal: who sends one then still means the drain.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 /// Why the process is shutting down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// SIGINT or SIGTERM.
+    /// SIGINT or SIGTERM, or a SIGHUP where it [ends](Shutdown::ended_by_hangup) the process.
     Signal,
     /// [`Shutdown::trigger`], for instance a call of the shutdown API.
     Request,
@@ -36,6 +37,10 @@ struct State {
     /// The SIGINT or SIGTERM that came first.
     signal: OnceLock<&'static str>,
     hangup: Notify,
+    /// Whether a SIGHUP ends the process instead of waking who waits for one.
+    hangup_ends: AtomicBool,
+    /// Whether who started the process had SIGHUP ignored.
+    hangup_ignored: bool,
 }
 
 impl Shutdown {
@@ -43,10 +48,16 @@ impl Shutdown {
     /// be called inside a tokio runtime.
     ///
     /// The first SIGINT or SIGTERM cancels [`token`](Self::token), a second one exits with status 1 at once.
-    /// SIGHUP no longer ends the process; see [`hangup`](Self::hangup).
+    /// SIGHUP no longer ends the process; see [`hangup`](Self::hangup) and [`ended_by_hangup`](Self::ended_by_hangup).
     pub fn install() -> io::Result<Self> {
+        // Looked at first: listening changes it.
+        let hangup_ignored = std::fs::read_to_string("/proc/self/status")
+            .is_ok_and(|status| ignores(&status, SignalKind::hangup()));
         let signals = Signals::install()?;
-        let state = Arc::<State>::default();
+        let state = Arc::new(State {
+            hangup_ignored,
+            ..State::default()
+        });
         let listener = AbortOnDropHandle::new(tokio::spawn(signals.listen(state.clone())));
         Ok(Self {
             state,
@@ -60,6 +71,15 @@ impl Shutdown {
             state: Arc::default(),
             _listener: None,
         }
+    }
+
+    /// Makes a SIGHUP begin the shutdown, for programs that have nothing to load again. Without effect where SIGHUP was
+    /// ignored from the start, as `nohup` has it.
+    #[must_use]
+    pub fn ended_by_hangup(self) -> Self {
+        let ends = !self.state.hangup_ignored;
+        self.state.hangup_ends.store(ends, Ordering::Relaxed);
+        self
     }
 
     /// Cancelled once the process shall stop. Hand children of it to the subsystems.
@@ -101,6 +121,25 @@ impl State {
         self.begin(Cause::Signal);
         is_first
     }
+
+    /// Takes a SIGHUP. It never ends the process at once: a terminal that closes sends more than one.
+    fn hangup(&self) {
+        if !self.hangup_ends.load(Ordering::Relaxed) {
+            self.hangup.notify_one();
+        } else if !self.token.is_cancelled() {
+            tracing::info!("received SIGHUP, shutting down");
+            self.begin(Cause::Signal);
+        }
+    }
+}
+
+/// Whether a process with this `/proc/<pid>/status` ignores a signal.
+fn ignores(status: &str, signal: SignalKind) -> bool {
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
 struct Signals {
@@ -127,7 +166,7 @@ impl Signals {
         loop {
             let name = tokio::select! {
                 Some(()) = self.hangup.recv() => {
-                    state.hangup.notify_one();
+                    state.hangup();
                     continue;
                 }
                 Some(()) = self.interrupt.recv() => "SIGINT",
@@ -252,6 +291,52 @@ mod tests {
                 .await
                 .is_err()
         );
+    }
+
+    #[tokio::test]
+    async fn a_hangup_ends_what_has_nothing_to_load_again() {
+        let shutdown = Shutdown::without_signals();
+        shutdown.state.hangup();
+        assert_eq!(shutdown.cause(), None, "somebody may wait for it");
+        let shutdown = shutdown.ended_by_hangup();
+        shutdown.state.hangup();
+        shutdown.token().cancelled().await;
+        assert_eq!(shutdown.cause(), Some(Cause::Signal));
+        shutdown.state.hangup();
+        assert!(
+            shutdown.state.signal("SIGTERM"),
+            "the terminal's second one was not the person's first"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hangup_that_was_ignored_from_the_start_stays_so() {
+        let shutdown = Shutdown {
+            state: Arc::new(State {
+                hangup_ignored: true,
+                ..State::default()
+            }),
+            _listener: None,
+        };
+        let shutdown = shutdown.ended_by_hangup();
+        shutdown.state.hangup();
+        assert_eq!(shutdown.cause(), None);
+    }
+
+    #[test]
+    fn ignored_signals_are_read_from_the_mask() {
+        let check = |mask: &str, hangup: bool, interrupt: bool| {
+            let status = format!("Name:\tsentry\nSigBlk:\tffffffff\nSigIgn:\t{mask}\nSigCgt:\t0\n");
+            assert_eq!(ignores(&status, SignalKind::hangup()), hangup, "{mask}");
+            let found = ignores(&status, SignalKind::interrupt());
+            assert_eq!(found, interrupt, "{mask}");
+        };
+        check("0000000000000000", false, false);
+        check("0000000000000001", true, false);
+        check("0000000000001002", false, true);
+        check("0000000000001003", true, true);
+        check("nonsense", false, false);
+        assert!(!ignores("", SignalKind::hangup()));
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@ mod place;
 mod token;
 mod transport;
 
+use std::io;
 use std::path::PathBuf;
 
-use kube::config::Kubeconfig;
+use kube::config::{Kubeconfig, KubeconfigError};
 
 pub use place::{InCluster, Place};
 
@@ -40,7 +41,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The service account's CA file is no PEM.
     #[error("the service account's file {path} holds no certificate")]
@@ -62,7 +63,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Credentials or certificates do not make a client.
     #[error("the credentials of the API server cannot be used")]
@@ -89,16 +90,14 @@ pub async fn client(place: &Place) -> Result<kube::Client, Error> {
 
 fn config(place: &Place) -> Result<kube::Config, Error> {
     match place {
-        Place::Kubeconfig(path) => kubeconfig(path.clone()),
+        Place::Kubeconfig(path) => kubeconfig(std::slice::from_ref(path)),
+        Place::Kubeconfigs(paths) => kubeconfig(paths),
         Place::InCluster(cluster) => cluster.config(),
     }
 }
 
-fn kubeconfig(path: PathBuf) -> Result<kube::Config, Error> {
-    let file = match Kubeconfig::read_from(&path) {
-        Ok(file) => file,
-        Err(source) => return Err(Error::Kubeconfig { path, source }),
-    };
+fn kubeconfig(paths: &[PathBuf]) -> Result<kube::Config, Error> {
+    let (path, file) = merged(paths)?;
     if names_proxy(&file) {
         return Err(Error::Proxy { path });
     }
@@ -106,6 +105,39 @@ fn kubeconfig(path: PathBuf) -> Result<kube::Config, Error> {
         Ok(config) => Ok(config),
         Err(source) => Err(Error::Kubeconfig { path, source }),
     }
+}
+
+/// The files as one, and their names. One at least has to be there.
+fn merged(paths: &[PathBuf]) -> Result<(PathBuf, Kubeconfig), Error> {
+    let mut all: Option<Kubeconfig> = None;
+    let mut missing = Error::Nowhere;
+    for path in paths {
+        let named = |source| Error::Kubeconfig {
+            path: path.clone(),
+            source,
+        };
+        let mut file = match Kubeconfig::read_from(path) {
+            Ok(file) => file,
+            Err(source) if is_missing(&source) => {
+                missing = named(source);
+                continue;
+            }
+            Err(source) => return Err(named(source)),
+        };
+        // `kubectl config unset current-context` leaves an empty one, which must not hide that of the next file.
+        file.current_context.take_if(|context| context.is_empty());
+        all = Some(match all {
+            Some(all) => all.merge(file).map_err(named)?,
+            None => file,
+        });
+    }
+    // What one of them lacks may be meant to stand in any.
+    let names = std::env::join_paths(paths).unwrap_or_default();
+    all.map(|all| (names.into(), all)).ok_or(missing)
+}
+
+fn is_missing(error: &KubeconfigError) -> bool {
+    matches!(error, KubeconfigError::ReadConfig(source, _) if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// A proxy of the environment is ignored, as it is meant for the outside; one in the file is meant for us.
@@ -122,4 +154,63 @@ fn names_proxy(file: &Kubeconfig) -> bool {
         .filter(|named| Some(named.name.as_str()) == cluster)
         .filter_map(|named| named.cluster.as_ref()?.proxy_url.as_deref())
         .any(|proxy| !proxy.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    #[test]
+    fn kubeconfigs_are_read_as_one_and_the_first_is_right() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let contexts = file(
+            &folder,
+            "contexts",
+            "{current-context: '', contexts: [{name: shop, context: {cluster: home, namespace: n, user: me}}]}",
+        );
+        let here = file(
+            &folder,
+            "here",
+            "{current-context: shop, clusters: [{name: home, cluster: {server: 'https://here:1', tls-server-name: x}}]}",
+        );
+        let there = file(
+            &folder,
+            "there",
+            "{current-context: other, clusters: [{name: home, cluster: {server: 'https://there:2'}}], \
+             users: [{name: me, user: {tokenFile: token}}]}",
+        );
+        let none = folder.path().join("none");
+        let config = kubeconfig(&[none.clone(), contexts.clone(), here, there.clone()]);
+        let config = config.expect("a configuration");
+        assert_eq!(config.cluster_url.to_string(), "https://here:1/");
+        assert_eq!(config.default_namespace, "n");
+        // Relative to the file that names it.
+        let token = folder.path().join("token").display().to_string();
+        assert_eq!(config.auth_info.token_file, Some(token));
+        let other = kubeconfig(&[there, contexts]).expect_err("no context of that name");
+        let Error::Kubeconfig { path, .. } = other else {
+            panic!("{other}")
+        };
+        assert!(path.to_string_lossy().contains(':'), "both: {path:?}");
+        assert!(matches!(
+            kubeconfig(&[none]),
+            Err(Error::Kubeconfig { source, .. }) if is_missing(&source)
+        ));
+        assert!(matches!(kubeconfig(&[]), Err(Error::Nowhere)));
+    }
+
+    #[test]
+    fn a_kubeconfig_that_is_no_yaml_is_not_skipped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let broken = file(&folder, "broken", "[");
+        let good = file(&folder, "good", "{}");
+        let error = kubeconfig(&[good, broken.clone()]).expect_err("broken");
+        assert!(matches!(error, Error::Kubeconfig { path, .. } if path == broken));
+    }
 }

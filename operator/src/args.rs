@@ -197,14 +197,16 @@ pub(crate) fn place(
     kubeconfig: &Path,
     environment: &Environment,
 ) -> Result<Place, dapr_kubernetes::Error> {
+    let host = environment.non_empty("KUBERNETES_SERVICE_HOST");
+    let port = environment.non_empty("KUBERNETES_SERVICE_PORT");
     let flag = Some(kubeconfig).filter(|path| !path.as_os_str().is_empty());
-    let variable = environment.non_empty("KUBECONFIG").map(Path::new);
-    Place::choose(
-        flag.or(variable),
-        environment.non_empty("KUBERNETES_SERVICE_HOST"),
-        environment.non_empty("KUBERNETES_SERVICE_PORT"),
-        environment.non_empty("HOME").map(Path::new),
-    )
+    match environment.non_empty("KUBECONFIG") {
+        Some(variable) if flag.is_none() => Ok(Place::listed(variable, host, port)),
+        _ => {
+            let home = environment.non_empty("HOME").map(Path::new);
+            Place::choose(flag, host, port, home)
+        }
+    }
 }
 
 fn parse_watch_interval(text: &str) -> Result<WatchInterval, Error> {
@@ -390,15 +392,17 @@ mod tests {
 
     #[test]
     fn the_flag_comes_before_the_variable() {
-        let environment = Environment::from([("KUBECONFIG", "/variable"), ("HOME", "/home/me")]);
-        let check = |flag: &str, environment: &Environment, expected: &str| {
+        let environment = Environment::from([("KUBECONFIG", "/a:/b"), ("HOME", "/home/me")]);
+        let check = |flag: &str, environment: &Environment, expected: Place| {
             let place = place(Path::new(flag), environment).expect("a place");
-            assert_eq!(place, Place::Kubeconfig(expected.into()));
+            assert_eq!(place, expected);
         };
-        check("/flag", &environment, "/flag");
-        check("", &environment, "/variable");
+        check("/flag", &environment, Place::Kubeconfig("/flag".into()));
+        let listed = Place::Kubeconfigs(vec!["/a".into(), "/b".into()]);
+        check("", &environment, listed);
         let home = Environment::from([("HOME", "/home/me")]);
-        check("", &home, "/home/me/.kube/config");
+        let config = Place::Kubeconfig("/home/me/.kube/config".into());
+        check("", &home, config);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use dapr_kit::{flags, process};
+use dapr_kit::flags::{self, Dashes};
+use dapr_kit::process;
 use dapr_operator::Args;
 use dapr_operator::app::crds::CrdsArgs;
 
@@ -18,8 +19,12 @@ fn main() -> ExitCode {
     if applies {
         // The word itself is no flag and is read past.
         let args: CrdsArgs = flags::parse();
-        return process::run("dapr.operator.crds", |shutdown| args.run(shutdown));
+        return process::run("dapr.operator.crds", |shutdown| {
+            args.run(shutdown.ended_by_hangup())
+        });
     }
-    let args: Args = flags::parse();
-    process::run("dapr.operator", |shutdown| args.run(shutdown))
+    let args: Args = flags::parse_with(Dashes::Alike);
+    process::run("dapr.operator", |shutdown| {
+        args.run(shutdown.ended_by_hangup())
+    })
 }

@@ -332,6 +332,10 @@ impl Links {
 
 /// Binds the address this replica has in the list. In Kubernetes its name may need a moment to resolve.
 async fn bind_raft(own: &Peer) -> anyhow::Result<TcpListener> {
+    if own.host.is_empty() {
+        let everywhere = Endpoint::new("--initial-cluster", "", own.port);
+        return Ok(bind(&everywhere).await?);
+    }
     let mut attempt = 1;
     loop {
         let error = match TcpListener::bind((own.host.as_str(), own.port)).await {

@@ -20,6 +20,6 @@ fn main() -> ExitCode {
     let args = flags::parse::<Args>();
     let environment = Environment::of_process();
     dapr_kit::process::run("dapr.placement", move |shutdown| {
-        app::run(args, environment, shutdown)
+        app::run(args, environment, shutdown.ended_by_hangup())
     })
 }

@@ -10,5 +10,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args: Args = flags::parse_with(flags::Dashes::Two);
-    process::run("dapr.scheduler", |shutdown| args.run(shutdown))
+    process::run("dapr.scheduler", |shutdown| {
+        args.run(shutdown.ended_by_hangup())
+    })
 }

@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
-use spiffe::SpiffeId;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::id::{self, SpiffeId};
 
 const BLOCK: &str = "CERTIFICATE";
 
@@ -32,7 +33,7 @@ pub enum Error {
     Authority,
     /// The URI SAN is no SPIFFE id.
     #[error("URI SAN is no SPIFFE ID")]
-    SpiffeId(#[from] spiffe::SpiffeIdError),
+    SpiffeId(#[from] id::Error),
 }
 
 /// What a SPIFFE leaf certificate says.
@@ -185,6 +186,11 @@ mod tests {
         ));
         let https = certificate(|it| it.subject_alt_names = vec![uri("https://public/a")]);
         assert!(matches!(leaf(&https), Err(Error::SpiffeId(_))));
+        let capital = certificate(|it| it.subject_alt_names = vec![uri("spiffe://Public/a")]);
+        assert!(matches!(
+            leaf(&capital),
+            Err(Error::SpiffeId(id::Error::TrustDomain))
+        ));
         let authority = certificate(|it| {
             it.subject_alt_names = vec![id()];
             it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-pub use spiffe::{SpiffeId, TrustDomain};
+use crate::{certificate, id};
 
-use crate::certificate;
+pub use crate::id::{SpiffeId, TrustDomain};
 
 /// A Dapr identity, read from a SPIFFE id whose path starts with `/ns/<namespace>/<app id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub struct Identity {
 pub enum Error {
     /// The string is no SPIFFE id.
     #[error("invalid SPIFFE ID")]
-    Invalid(#[from] spiffe::SpiffeIdError),
+    Invalid(#[from] id::Error),
     /// The SPIFFE id has no `/ns/<namespace>/<app id>` path.
     #[error("SPIFFE ID {0} has no path of the form /ns/<namespace>/<app id>")]
     Path(SpiffeId),

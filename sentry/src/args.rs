@@ -305,6 +305,16 @@ impl Args {
             !oidc_server_tls_enabled || oidc.as_ref().is_none_or(|oidc| oidc.tls.is_some()),
             "--oidc-server-tls-cert-file and --oidc-server-tls-key-file are required, or --oidc-server-tls-enabled=false"
         );
+        if let Some(Oidc { config, .. }) = &oidc {
+            for (flag, text) in [
+                ("--jwt-issuer", config.issuer.as_deref()),
+                ("--oidc-jwks-uri", config.jwks_uri.as_deref()),
+                ("--oidc-path-prefix", Some(oidc_path_prefix.as_str())),
+            ] {
+                let text = text.unwrap_or_default();
+                oidc::reference::check(text).with_context(|| format!("invalid {flag} {text:?}"))?;
+            }
+        }
         Ok(Settings {
             trust_domain: crate::validator::trust_domain(&trust_domain)
                 .with_context(|| format!("invalid --trust-domain {trust_domain:?}"))?,
@@ -506,6 +516,47 @@ mod tests {
             settings(&flags).await.unwrap().oidc.unwrap().config.scheme,
             "https"
         );
+    }
+
+    #[tokio::test]
+    async fn urls_of_the_discovery_document_are_checked_where_there_is_one() {
+        let served = [
+            "--jwt-enabled",
+            "--oidc-enabled",
+            "--oidc-server-tls-enabled=false",
+        ];
+        let check = async |flag: &str, expected: &str| {
+            let error = settings(&[&served[..], &[flag]].concat())
+                .await
+                .unwrap_err();
+            assert_eq!(error, expected);
+        };
+        check(
+            "--oidc-jwks-uri=:bad",
+            "invalid --oidc-jwks-uri \":bad\": the scheme before the colon is missing",
+        )
+        .await;
+        check(
+            "--jwt-issuer=http://a b/",
+            "invalid --jwt-issuer \"http://a b/\": host or port are invalid",
+        )
+        .await;
+        check(
+            "--oidc-path-prefix=/%",
+            "invalid --oidc-path-prefix \"/%\": a % has no two hexadecimal digits behind it",
+        )
+        .await;
+        for flags in [
+            &["--oidc-jwks-uri=:bad"][..],
+            &[
+                "--oidc-jwks-uri=:bad",
+                "--oidc-enabled",
+                "--oidc-server-tls-enabled=false",
+            ],
+            &["--jwt-issuer=:bad", "--jwt-enabled"],
+        ] {
+            assert!(settings(flags).await.is_ok(), "{flags:?}");
+        }
     }
 
     #[tokio::test]

@@ -18,11 +18,13 @@ fn main() -> ExitCode {
     if rotates {
         // The word itself is no flag and is read past.
         let args: RotateArgs = flags::parse();
-        return dapr_kit::process::run("dapr.sentry", |shutdown| args.run(environment, shutdown));
+        return dapr_kit::process::run("dapr.sentry", |shutdown| {
+            args.run(environment, shutdown.ended_by_hangup())
+        });
     }
     let args: Args = flags::parse();
     // A certificate takes a tenth of a millisecond: with one core, a second worker would only hand tasks back and forth.
     dapr_kit::process::run_on("dapr.sentry", dapr_kit::process::cores(), |shutdown| {
-        args.run(environment, shutdown)
+        args.run(environment, shutdown.ended_by_hangup())
     })
 }

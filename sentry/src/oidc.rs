@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::jwt::Algorithm;
 
+pub(crate) mod reference;
 pub(crate) mod server;
 
 const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";

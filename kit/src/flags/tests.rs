@@ -157,6 +157,8 @@ fn bad_flags_are_status_2_in_the_words_of_go() {
     check_refused("--x=1", "unknown flag: --x");
     check_refused("--app-i orders", "unknown flag: --app-i");
     check_refused("-x", "unknown shorthand flag: 'x' in -x");
+    check_refused("--h", "unknown flag: --h");
+    check_refused("-h=x", "unknown flag: --h");
     check_refused("--app-id", "flag needs an argument: --app-id");
     check_refused(
         "--app-max-concurrency x",
@@ -174,8 +176,21 @@ fn bad_flags_are_status_2_in_the_words_of_go() {
 
 #[test]
 fn help_is_usage_with_status_0() {
-    for line in ["--help", "-help", "-h", "--app-id a --help"] {
-        let exit = read(Dashes::OneOrTwo, line).map(drop).expect_err(line);
+    for (dashes, line) in [
+        (Dashes::OneOrTwo, "--help"),
+        (Dashes::OneOrTwo, "-help"),
+        (Dashes::OneOrTwo, "-h"),
+        (Dashes::OneOrTwo, "--help=x"),
+        (Dashes::OneOrTwo, "--app-id a --help"),
+        (Dashes::Two, "-h"),
+        (Dashes::Two, "-help"),
+        (Dashes::Alike, "-help"),
+        (Dashes::Alike, "-h"),
+        (Dashes::Alike, "--h"),
+        (Dashes::Alike, "-h=x"),
+        (Dashes::Alike, "--app-id a --h"),
+    ] {
+        let exit = read(dashes, line).map(drop).expect_err(line);
         assert_eq!(exit.code, 0, "{line}");
         assert!(
             exit.text.contains("Usage: sample") && exit.text.contains("--enable-mtls"),
@@ -218,7 +233,7 @@ proptest! {
     fn no_command_line_panics(
         words in proptest::collection::vec("-{0,3}(app-id|enable-mtls|timeout|x|h|)=?[-a-z0-9]{0,3}|\\PC{0,8}", 0..5)
     ) {
-        for dashes in [Dashes::OneOrTwo, Dashes::Two] {
+        for dashes in [Dashes::OneOrTwo, Dashes::Alike, Dashes::Two] {
             let words = std::iter::once("sample").chain(words.iter().map(String::as_str));
             if let Err(exit) = try_parse_from::<Sample, _, _>(dashes, words) {
                 prop_assert!(exit.code == 0 || exit.code == 2);

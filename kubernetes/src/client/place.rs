@@ -13,6 +13,9 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 pub enum Place {
     /// The current context of a kubeconfig file.
     Kubeconfig(PathBuf),
+    /// The current context of several, read as one: the first that names something is right about it. Those that are not
+    /// there are skipped.
+    Kubeconfigs(Vec<PathBuf>),
     /// The cluster the process runs in.
     InCluster(InCluster),
 }
@@ -48,6 +51,23 @@ impl Place {
         }
         let home = home.filter(named).ok_or(Error::Nowhere)?;
         Ok(Self::Kubeconfig(home.join(".kube/config")))
+    }
+
+    /// The files that the variable `KUBECONFIG` lists. If none is there, the cluster around the process is next, and the
+    /// home directory is not: who names a file means no other.
+    pub fn listed(variable: &str, host: Option<&str>, port: Option<&str>) -> Self {
+        let mut paths = Vec::new();
+        for path in std::env::split_paths(variable) {
+            if !path.as_os_str().is_empty() && !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        // One that cannot be looked at is there, and its reader says why it cannot.
+        let is_there = |path: &PathBuf| path.try_exists().unwrap_or(true);
+        if paths.iter().any(is_there) {
+            return Self::Kubeconfigs(paths);
+        }
+        InCluster::find(host, port).map_or(Self::Kubeconfigs(paths), Self::InCluster)
     }
 }
 
@@ -142,6 +162,18 @@ mod tests {
             Place::choose(None, None, None, None),
             Err(Error::Nowhere)
         ));
+    }
+
+    #[test]
+    fn a_list_of_kubeconfigs() {
+        let check = |variable: &str, expected: &[&str]| {
+            let paths = expected.iter().map(PathBuf::from).collect();
+            let place = Place::listed(variable, None, None);
+            assert_eq!(place, Place::Kubeconfigs(paths), "{variable}");
+        };
+        check("/a", &["/a"]);
+        check(":/b::/a:/b:", &["/b", "/a"]);
+        check(":", &[]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) id: String,
+    /// Empty where the list has a port alone: every interface to itself, this machine to the others.
     pub(crate) host: String,
     pub(crate) port: u16,
 }
@@ -19,7 +20,7 @@ impl Peer {
         let host = host
             .trim_start_matches(|of: char| of == '[' || of.is_whitespace())
             .trim_end_matches(|of: char| of == ']' || of.is_whitespace());
-        if id.is_empty() || host.is_empty() {
+        if id.is_empty() {
             return None;
         }
         Some(Self {
@@ -29,7 +30,16 @@ impl Peer {
         })
     }
 
-    /// `host:port`, with brackets around an IPv6 address.
+    /// Where the others reach it.
+    fn target(&self) -> String {
+        if self.host.is_empty() {
+            format!("localhost:{}", self.port)
+        } else {
+            self.address()
+        }
+    }
+
+    /// `host:port` as in the list, with brackets around an IPv6 address.
     pub(crate) fn address(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -95,11 +105,11 @@ impl Cluster {
         number(&self.own)
     }
 
-    /// The addresses of all replicas by their numbers.
+    /// Where all replicas are reached, by their numbers.
     pub(crate) fn addresses(&self) -> BTreeMap<u64, String> {
         self.peers
             .iter()
-            .map(|(id, peer)| (number(id), peer.address()))
+            .map(|(id, peer)| (number(id), peer.target()))
             .collect()
     }
 
@@ -161,7 +171,7 @@ mod tests {
         check(
             "p0",
             " p0=a:1 ,junk,=b:2,p3=,p4=c,p5=:6,p6=d:x,p7=e:70000",
-            Some("p0=a:1"),
+            Some("p0=a:1,p5=:6"),
         );
         check("p0", "p0 = a:1 , p1\t= b:2", Some("p0=a:1,p1=b:2"));
         check("p0", "p0=[::1]:8201", Some("p0=[::1]:8201"));
@@ -169,6 +179,17 @@ mod tests {
         check("p9", "p0=a:1", None);
         check("", "p0=a:1", None);
         check("p0", "", None);
+    }
+
+    #[test]
+    fn an_entry_without_a_host_is_reached_on_this_machine() {
+        let cluster = Cluster::parse("p0", "p0=:8201,p1=b:2").expect("in the list");
+        assert_eq!(cluster.own().address(), ":8201");
+        let reached: Vec<_> = cluster.addresses().into_values().collect();
+        assert!(
+            reached.contains(&"localhost:8201".to_owned()),
+            "{reached:?}"
+        );
     }
 
     #[test]

@@ -91,15 +91,18 @@ async fn a_taken_port_ends_the_start() {
 
 #[tokio::test]
 async fn a_signal_ends_streams_and_process() {
-    for (signal, name) in [("TERM", "terminated"), ("INT", "interrupt")] {
+    for (signal, reason) in [
+        ("TERM", "cancelling context, received signal terminated"),
+        ("INT", "cancelling context, received signal interrupt"),
+        ("HUP", "cancelling context"),
+    ] {
         let placement = Placement::start(&[]).await;
         let mut sidecar = Sidecar::connect(placement.port, "a", &["t"]).await;
         sidecar.expect("lock", 1).await;
         placement.signal(signal).await;
         let status = sidecar.end().await;
         assert_eq!(status.code(), Code::Unknown);
-        let expected = format!("cancelling context, received signal {name}");
-        assert_eq!(status.message(), expected);
+        assert_eq!(status.message(), reason);
         let port = placement.port;
         let (status, output) = placement.ended().await;
         assert_eq!(status.code(), Some(0));
@@ -114,4 +117,13 @@ async fn a_signal_ends_streams_and_process() {
             assert!(output.contains(&format!("msg=\"{line}")), "{output}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_entry_without_a_host_listens_everywhere() {
+    let [raft] = free_ports();
+    let placement = Placement::launch("p0", &format!("p0=:{raft}"), &[]);
+    placement.await_ready().await;
+    let mut sidecar = Sidecar::connect(placement.port, "a", &["t"]).await;
+    sidecar.expect("lock", 1).await;
 }

@@ -69,6 +69,13 @@ async fn what_keeps_sentry_from_starting_is_named() {
         "failed to load configuration",
     )
     .await;
+    let flags = [
+        "--jwt-enabled",
+        "--oidc-enabled",
+        "--oidc-server-tls-enabled=false",
+        "--oidc-jwks-uri=:bad",
+    ];
+    check(&place, &flags, 1, "invalid --oidc-jwks-uri").await;
     check(
         &place,
         &["--issuer-credentials=/nowhere/at/all"],
