@@ -263,49 +263,58 @@ async fn authorized(
     (response, Log::Yes(target))
 }
 
+/// Each handler's future has a place of its own size: what every request moves and holds would be that of the largest.
 async fn dispatch(call: Call<'_>, route: Route<'_>) -> Handled {
     match route {
         // Handled before, and the compiler should not let a new route be forgotten.
         Route::Invoke => Err(error::no_target().into()),
-        Route::GetState(store, key) => state::get(call, store, key).await,
-        Route::SaveState(store) => state::save(call, store).await,
-        Route::DeleteState(store, key) => state::delete(call, store, key).await,
-        Route::GetBulkState(store) => state::bulk_get(call, store).await,
-        Route::ExecuteStateTransaction(store) => state::transact(call, store).await,
-        Route::QueryState(store) => state::query(call, store).await,
-        Route::PublishEvent(pubsub, topic) => publish::publish(call, pubsub, topic).await,
-        Route::BulkPublishEvent(pubsub, topic) => publish::bulk(call, pubsub, topic).await,
-        Route::InvokeBinding(name) => absent::binding(call, name).await,
-        Route::GetSecret(store, key) => secrets::get(call, store, key).await,
-        Route::GetBulkSecret(store) => secrets::bulk_get(call, store).await,
+        Route::GetState(store, key) => Box::pin(state::get(call, store, key)).await,
+        Route::SaveState(store) => Box::pin(state::save(call, store)).await,
+        Route::DeleteState(store, key) => Box::pin(state::delete(call, store, key)).await,
+        Route::GetBulkState(store) => Box::pin(state::bulk_get(call, store)).await,
+        Route::ExecuteStateTransaction(store) => Box::pin(state::transact(call, store)).await,
+        Route::QueryState(store) => Box::pin(state::query(call, store)).await,
+        Route::PublishEvent(pubsub, topic) => Box::pin(publish::publish(call, pubsub, topic)).await,
+        Route::BulkPublishEvent(pubsub, topic) => {
+            Box::pin(publish::bulk(call, pubsub, topic)).await
+        }
+        Route::InvokeBinding(name) => Box::pin(absent::binding(call, name)).await,
+        Route::GetSecret(store, key) => Box::pin(secrets::get(call, store, key)).await,
+        Route::GetBulkSecret(store) => Box::pin(secrets::bulk_get(call, store)).await,
         Route::GetConfiguration => Err(error::configuration_not_configured().into()),
-        Route::TryLock(store) => absent::try_lock(call, store).await,
-        Route::Unlock => absent::unlock(call).await,
+        Route::TryLock(store) => Box::pin(absent::try_lock(call, store)).await,
+        Route::Unlock => Box::pin(absent::unlock(call)).await,
         Route::Crypto => Err(error::crypto_not_configured().into()),
         Route::SubtleCrypto => Err(error::unimplemented().into()),
-        Route::ExecuteActorStateTransaction(kind, id) => actors::transact(call, kind, id).await,
-        Route::GetActorState(kind, id, key) => actors::get_state(call, kind, id, key).await,
-        Route::InvokeActor(kind, id, name) => actors::invoke(call, kind, id, name).await,
-        Route::RegisterActorReminder(kind, id, name) => {
-            actors::create_reminder(call, kind, id, name).await
+        Route::ExecuteActorStateTransaction(kind, id) => {
+            Box::pin(actors::transact(call, kind, id)).await
         }
-        Route::GetActorReminder(kind, id, name) => actors::get_reminder(call, kind, id, name).await,
+        Route::GetActorState(kind, id, key) => {
+            Box::pin(actors::get_state(call, kind, id, key)).await
+        }
+        Route::InvokeActor(kind, id, name) => Box::pin(actors::invoke(call, kind, id, name)).await,
+        Route::RegisterActorReminder(kind, id, name) => {
+            Box::pin(actors::create_reminder(call, kind, id, name)).await
+        }
+        Route::GetActorReminder(kind, id, name) => {
+            Box::pin(actors::get_reminder(call, kind, id, name)).await
+        }
         Route::UnregisterActorReminder(kind, id, name) => {
-            actors::delete_reminder(call, kind, id, name).await
+            Box::pin(actors::delete_reminder(call, kind, id, name)).await
         }
         Route::RegisterActorTimer(kind, id, name) => {
-            actors::create_timer(call, kind, id, name).await
+            Box::pin(actors::create_timer(call, kind, id, name)).await
         }
         Route::UnregisterActorTimer(kind, id, name) => {
-            actors::delete_timer(call, kind, id, name).await
+            Box::pin(actors::delete_timer(call, kind, id, name)).await
         }
-        Route::ScheduleJob(name) => absent::schedule_job(call, name).await,
+        Route::ScheduleJob(name) => Box::pin(absent::schedule_job(call, name)).await,
         Route::GetJob(_) => Err(absent::no_scheduler(call.core, error::Job::Get).into()),
         Route::DeleteJob(_) => Err(absent::no_scheduler(call.core, error::Job::Delete).into()),
         Route::Workflow => Err(absent::workflow(call.core).into()),
-        Route::Converse(name) => absent::converse(call, name).await,
+        Route::Converse(name) => Box::pin(absent::converse(call, name)).await,
         Route::GetMetadata => Ok(process::metadata(call.core)),
-        Route::PutMetadata(key) => process::put_metadata(call, key).await,
+        Route::PutMetadata(key) => Box::pin(process::put_metadata(call, key)).await,
         Route::Healthz => process::healthz(call.core, call.query),
         Route::HealthzOutbound => process::healthz_outbound(call.core),
         Route::Shutdown => Ok(process::shutdown(call.core, &call.headers)),

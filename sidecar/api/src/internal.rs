@@ -17,7 +17,8 @@ use dapr_proto::dapr::proto::internals::v1::service_invocation_server::{
     ServiceInvocation, ServiceInvocationServer,
 };
 use dapr_proto::dapr::proto::internals::v1::{
-    InternalInvokeRequest, InternalInvokeRequestStream, InternalInvokeResponse, Reminder,
+    InternalInvokeRequest, InternalInvokeRequestStream, InternalInvokeResponse,
+    InternalInvokeResponseStream, Reminder,
 };
 use dapr_security::{Peer, ServerOptions};
 use dapr_sidecar_core::actors::REMOTE_HEADER;
@@ -26,6 +27,7 @@ use dapr_sidecar_core::invoke::{self, CallerId};
 use dapr_sidecar_core::rpc;
 use http_body_util::BodyExt as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::server::{Grpc, StreamingService};
 use tonic::{Status, Streaming};
 use tower::Service;
 
@@ -41,6 +43,8 @@ const SERVICE: &str = "/dapr.proto.internals.v1.ServiceInvocation/";
 pub struct InternalApi {
     core: Arc<Core>,
     invocation: ServiceInvocationServer<Invocation>,
+    /// Largest message in either direction, in bytes.
+    limit: usize,
 }
 
 impl std::fmt::Debug for InternalApi {
@@ -60,6 +64,7 @@ pub fn service(core: Arc<Core>) -> InternalApi {
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit),
         core,
+        limit,
     }
 }
 
@@ -94,6 +99,15 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
+        if path == wire::CALL_LOCAL_STREAM {
+            let invocation = Invocation {
+                core: Arc::clone(&self.core),
+            };
+            let mut server = Grpc::new(wire::CalleeCodec::default())
+                .max_decoding_message_size(self.limit)
+                .max_encoding_message_size(self.limit);
+            return Box::pin(async move { Ok(server.streaming(invocation, request).await) });
+        }
         if path.starts_with(SERVICE) {
             return Box::pin(self.invocation.call(request));
         }
@@ -124,6 +138,7 @@ fn caller(extensions: &Extensions) -> Option<CallerId> {
     })
 }
 
+#[derive(Clone)]
 struct Invocation {
     core: Arc<Core>,
 }
@@ -150,6 +165,25 @@ impl Invocation {
     }
 }
 
+impl StreamingService<wire::IncomingRequest> for Invocation {
+    type Response = wire::Outgoing<wire::ResponseHead>;
+    type ResponseStream = wire::ResponseStream;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<tonic::Response<wire::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<wire::IncomingRequest>>) -> Self::Future {
+        let invocation = self.clone();
+        Box::pin(async move {
+            let (_, extensions, mut messages) = request.into_parts();
+            let first = messages.message().await?.ok_or_else(no_message)?;
+            let request = wire::request_from_stream(first, messages);
+            let response = invocation.run(caller(&extensions), request).await?;
+            let is_untouched = response.is_untouched;
+            Ok(marked(wire::response_stream(response), is_untouched))
+        })
+    }
+}
+
 /// An answer that says whether its request reached the application.
 fn marked<T>(answer: T, is_untouched: bool) -> tonic::Response<T> {
     let mut answer = tonic::Response::new(answer);
@@ -170,7 +204,8 @@ fn no_message() -> Status {
 
 #[async_trait]
 impl ServiceInvocation for Invocation {
-    type CallLocalStreamStream = wire::ResponseStream;
+    type CallLocalStreamStream =
+        futures::stream::Empty<Result<InternalInvokeResponseStream, Status>>;
     type CallActorStreamStream = futures::stream::Empty<Result<InternalInvokeResponse, Status>>;
 
     async fn call_local(
@@ -196,20 +231,10 @@ impl ServiceInvocation for Invocation {
 
     async fn call_local_stream(
         &self,
-        request: tonic::Request<Streaming<InternalInvokeRequestStream>>,
+        _: tonic::Request<Streaming<InternalInvokeRequestStream>>,
     ) -> Result<tonic::Response<Self::CallLocalStreamStream>, Status> {
-        let (_, extensions, mut messages) = request.into_parts();
-        let first = messages.message().await?.ok_or_else(no_message)?;
-        let response = self
-            .run(
-                caller(&extensions),
-                wire::request_from_stream(first, messages),
-            )
-            .await?;
-        let is_untouched = response.is_untouched;
-        let (leading, body) = wire::internal_response(response);
-        let stream = wire::response_stream(leading, body);
-        Ok(marked(stream, is_untouched))
+        // `InternalApi` serves it with messages of its own.
+        Err(Status::unimplemented(wire::CALL_LOCAL_STREAM))
     }
 
     async fn call_actor(

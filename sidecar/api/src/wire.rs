@@ -4,6 +4,7 @@
 //! Body bytes are never copied: a frame of a body becomes a payload and a payload a frame.
 
 mod actor;
+mod codec;
 mod event;
 mod headers;
 mod request;
@@ -13,6 +14,10 @@ mod stream;
 pub use actor::{
     actor_call, actor_reply, internal_actor_request, internal_actor_response, internal_reminder,
     reminder_call,
+};
+pub use codec::{
+    CalleeCodec, CallerCodec, IncomingRequest, IncomingResponse, Outgoing, RequestHead,
+    ResponseHead,
 };
 pub use event::{cloud_event, event_outcome, topic_event};
 pub use headers::{from_metadata, to_metadata};
@@ -25,6 +30,9 @@ pub use response::{
 pub use stream::{RequestStream, ResponseStream, SourceError, request_stream, response_stream};
 
 use dapr_sidecar_core::rpc;
+
+/// The streaming call of an application, which both sides make and answer with the codec of this module.
+pub const CALL_LOCAL_STREAM: &str = "/dapr.proto.internals.v1.ServiceInvocation/CallLocalStream";
 
 /// Leading message without metadata, message or status.
 pub(crate) const NO_LEADING_REQUEST: &str = "parsing InternalInvokeRequest error: request does not contain the required fields in the leading chunk";

@@ -9,6 +9,8 @@ use dapr_sidecar_core::peer::{Failure, Peers, ReminderCall, Target};
 use dapr_sidecar_core::rpc::{Code, Status};
 use dapr_sidecar_core::{actors, invoke};
 use http::HeaderMap;
+use http::uri::PathAndQuery;
+use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
 
 use super::pool::{Connection, Pool, REACH, is_untouched};
@@ -64,20 +66,25 @@ impl Peers for PeerClient {
         target: &Target,
         request: invoke::Request,
     ) -> Result<invoke::Response, Failure> {
-        let client = self.client(target).await;
-        let mut client = client.map_err(|status| Failure {
+        let connection = self.pool.connection(target).await;
+        let connection = connection.map_err(|status| Failure {
             is_untouched: true,
             ..Failure::from(status)
         })?;
+        let origin = connection.origin().clone();
+        let mut client = Grpc::with_origin(connection, origin)
+            .max_decoding_message_size(self.max_message)
+            .max_encoding_message_size(self.max_message);
         let metadata = trace_metadata(&request.headers);
-        let (leading, body) = wire::internal_request(request);
-        let (stream, body_error) = wire::request_stream(leading, body);
+        let (stream, body_error) = wire::request_stream(request);
         let mut call = tonic::Request::new(stream);
         *call.metadata_mut() = metadata;
 
         let answer = async {
             let failed = |status: tonic::Status| self.streaming_failed(target, &status);
-            let answer = client.call_local_stream(call).await.map_err(failed)?;
+            let path = PathAndQuery::from_static(wire::CALL_LOCAL_STREAM);
+            let answer = client.streaming(call, path, wire::CallerCodec::default());
+            let answer = answer.await.map_err(failed)?;
             let is_untouched = answer.metadata().contains_key(wire::UNTOUCHED);
             let mut messages = answer.into_inner();
             let first = messages.message().await.map_err(failed)?;

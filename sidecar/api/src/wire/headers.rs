@@ -1,5 +1,6 @@
 //! Headers to internal metadata and back.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use base64::Engine as _;
@@ -10,6 +11,11 @@ use dapr_sidecar_core::invoke::headers::{
     AUTHORITY, CALLEE_APP_ID, CALLER_APP_ID, CALLER_NAMESPACE, DESTINATION_APP_ID, canonical,
 };
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::codec::{Entry, keep_last};
+
+/// Metadata of a caller that spoke gRPC starts so under `content-type`.
+pub(super) const GRPC_CONTENT_TYPE: &str = "application/grpc";
 
 /// Internal metadata: a map of texts.
 pub(super) type Metadata = HashMap<String, ListStringValue>;
@@ -31,12 +37,11 @@ pub fn to_metadata(headers: &HeaderMap, origin: Origin) -> Metadata {
         let values = headers
             .get_all(name)
             .iter()
-            .map(|value| text(name, value, origin))
+            .map(|value| text(name, value, origin).into_owned())
             .collect();
         let key = match origin {
             Origin::Http => canonical(name.as_str()),
-            Origin::Grpc if *name == AUTHORITY => ":authority".to_owned(),
-            Origin::Grpc => name.as_str().to_owned(),
+            Origin::Grpc => spelled(name).to_owned(),
         };
         metadata.insert(key, ListStringValue { values });
     }
@@ -56,52 +61,83 @@ pub(super) fn marked_metadata(headers: &HeaderMap, origin: Origin) -> Metadata {
     metadata
 }
 
+/// The name of a header of a gRPC caller as its metadata has it.
+pub(super) fn spelled(name: &HeaderName) -> &str {
+    if *name == AUTHORITY {
+        ":authority"
+    } else {
+        name.as_str()
+    }
+}
+
+/// Whether the caller's sidecar adds it.
+pub(super) fn is_mark(name: &HeaderName) -> bool {
+    MARKS.contains(name)
+}
+
+/// Internal metadata as headers, see [`from_entries`].
+pub fn from_metadata(metadata: Metadata, origin: Origin) -> HeaderMap {
+    let entries = metadata.into_iter();
+    from_entries(
+        entries.map(|(key, list)| Entry::new(key, list)).collect(),
+        origin,
+    )
+}
+
 /// Internal metadata as headers: of HTTP with the text of every value, of gRPC with the values of `-bin` keys in base64.
 /// What is no legal header is left out, for nobody could be sent it.
-pub fn from_metadata(mut metadata: Metadata, origin: Origin) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(metadata.len());
+pub(super) fn from_entries(mut entries: Vec<Entry>, origin: Origin) -> HeaderMap {
+    keep_last(&mut entries);
+    let mut headers = HeaderMap::with_capacity(entries.len());
     // The marks of the caller's sidecar come before what its application wrote under such a name in other letters.
-    let marks = MARKS.map(|name| metadata.remove_entry(name.as_str()));
-    for (key, list) in marks.into_iter().flatten().chain(metadata) {
-        let Some(name) = header_name(&key) else {
-            continue;
-        };
-        // Only keys in lower case are base64 already; a key that merely ends like one holds its raw text, and
-        // headers here have lost the case that tells them apart.
-        let raw_bin =
-            origin == Origin::Grpc && name.as_str().ends_with("-bin") && !key.ends_with("-bin");
-        for value in list.values {
-            let value = if raw_bin {
-                STANDARD.encode(value)
-            } else {
-                value
-            };
-            if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-                headers.append(name.clone(), value);
-            }
+    for mark in &MARKS {
+        let of_mark = |entry: &Entry| entry.key == mark.as_str();
+        if let Some(at) = entries.iter().position(of_mark) {
+            append(&mut headers, entries.swap_remove(at), origin);
         }
+    }
+    for entry in entries {
+        append(&mut headers, entry, origin);
     }
     headers
 }
 
-/// The pseudo headers of a gRPC caller, which no application could be sent, get the prefix applications see.
-fn header_name(key: &str) -> Option<HeaderName> {
-    match key {
-        ":authority" => Some(AUTHORITY),
-        ":method" => Some(HeaderName::from_static("dapr-method")),
-        ":path" => Some(HeaderName::from_static("dapr-path")),
-        ":scheme" => Some(HeaderName::from_static("dapr-scheme")),
-        _ => HeaderName::from_bytes(key.as_bytes()).ok(),
+fn append(headers: &mut HeaderMap, entry: Entry, origin: Origin) {
+    let Some(name) = header_name(&entry.key) else {
+        return;
+    };
+    // Only keys in lower case are base64 already; a key that merely ends like one holds its raw text, and
+    // headers here have lost the case that tells them apart.
+    let raw_bin =
+        origin == Origin::Grpc && name.as_str().ends_with("-bin") && !entry.key.ends_with(b"-bin");
+    for value in entry.value.unwrap_or_default().values {
+        let value = if raw_bin {
+            STANDARD.encode(value).into()
+        } else {
+            value
+        };
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.append(name.clone(), value);
+        }
     }
 }
 
-fn text(name: &HeaderName, value: &HeaderValue, origin: Origin) -> String {
-    let mut text = match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) => text.to_owned(),
-        Err(_) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
-    };
-    if origin == Origin::Grpc && name.as_str().ends_with("-bin") {
+/// The pseudo headers of a gRPC caller, which no application could be sent, get the prefix applications see.
+fn header_name(key: &[u8]) -> Option<HeaderName> {
+    match key {
+        b":authority" => Some(AUTHORITY),
+        b":method" => Some(HeaderName::from_static("dapr-method")),
+        b":path" => Some(HeaderName::from_static("dapr-path")),
+        b":scheme" => Some(HeaderName::from_static("dapr-scheme")),
+        _ => HeaderName::from_bytes(key).ok(),
+    }
+}
+
+pub(super) fn text<'v>(name: &HeaderName, value: &'v HeaderValue, origin: Origin) -> Cow<'v, str> {
+    let mut text = String::from_utf8_lossy(value.as_bytes());
+    if origin == Origin::Grpc && name.as_str().ends_with("-bin") && !text.len().is_multiple_of(4) {
         // gRPC sends base64 without padding, internal metadata has it with.
+        let text = text.to_mut();
         while !text.len().is_multiple_of(4) {
             text.push('=');
         }

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use dapr_proto::dapr::proto::common::v1::http_extension::Verb;
 use dapr_proto::dapr::proto::common::v1::{HttpExtension, InvokeRequest};
-use dapr_proto::dapr::proto::internals::v1::{
-    ApiVersion, InternalInvokeRequest, InternalInvokeRequestStream, ListStringValue,
-};
+use dapr_proto::dapr::proto::internals::v1::{ApiVersion, InternalInvokeRequest, ListStringValue};
 use dapr_sidecar_core::body::{self, Body, BoxError};
 use dapr_sidecar_core::invoke::{Origin, Request};
 use dapr_sidecar_core::rpc::{self, Code};
@@ -14,11 +12,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Method};
 use http_body_util::BodyExt as _;
 
-use super::headers::{Metadata, from_metadata, marked_metadata};
+use super::codec::{Entry, IncomingRequest, RequestHead};
+use super::headers::{GRPC_CONTENT_TYPE, from_entries, marked_metadata};
 use super::stream::Payloads;
-
-/// Metadata of a caller that spoke gRPC starts so under `content-type`.
-const GRPC_CONTENT_TYPE: &str = "application/grpc";
 
 /// The number of a verb; verbs the protocol does not know are sent as `POST`.
 pub fn verb_number(verb: Option<&Method>) -> i32 {
@@ -47,33 +43,43 @@ pub fn verb(number: i32) -> Option<Method> {
     }
 }
 
-/// Splits a request into its leading message, which has no data, and its body.
-pub fn internal_request(request: Request) -> (InternalInvokeRequest, Body) {
-    let content_type = header_text(&request.headers);
-    let mut metadata = marked_metadata(&request.headers, request.origin);
-    if request.origin == Origin::Grpc {
-        let values = vec![GRPC_CONTENT_TYPE.to_owned()];
-        metadata.insert(CONTENT_TYPE.as_str().to_owned(), ListStringValue { values });
-    }
+/// Splits a request into the head of a stream and its body.
+pub(super) fn request_head(request: Request) -> (RequestHead, Body) {
     let message = InvokeRequest {
         method: request.method,
         data: (!request.type_url.is_empty()).then(|| prost_types::Any {
             type_url: request.type_url,
             value: Vec::new(),
         }),
-        content_type,
+        content_type: header_text(&request.headers),
         http_extension: Some(HttpExtension {
             verb: verb_number(request.verb.as_ref()),
             querystring: request.query,
         }),
     };
+    let head = RequestHead {
+        headers: request.headers,
+        origin: request.origin,
+        message,
+    };
+    (head, request.body)
+}
+
+/// Splits a request into its leading message, which has no data, and its body.
+pub fn internal_request(request: Request) -> (InternalInvokeRequest, Body) {
+    let (head, body) = request_head(request);
+    let mut metadata = marked_metadata(&head.headers, head.origin);
+    if head.origin == Origin::Grpc {
+        let values = vec![GRPC_CONTENT_TYPE.to_owned()];
+        metadata.insert(CONTENT_TYPE.as_str().to_owned(), ListStringValue { values });
+    }
     let leading = InternalInvokeRequest {
         ver: ApiVersion::V1 as i32,
         metadata,
-        message: Some(message),
+        message: Some(head.message),
         actor: None,
     };
-    (leading, request.body)
+    (leading, body)
 }
 
 /// A request for the unary call: the whole body stands in the message.
@@ -94,7 +100,9 @@ pub fn request_from_unary(request: InternalInvokeRequest) -> Result<Request, rpc
             "parsing InternalInvokeRequest error: field Message is nil",
         ));
     };
-    let (mut request, value) = split(request.metadata, message);
+    let entries = request.metadata.into_iter();
+    let entries = entries.map(|(key, list)| Entry::new(key, list)).collect();
+    let (mut request, value) = split(entries, message);
     request.body = if value.is_empty() {
         body::empty()
     } else {
@@ -104,12 +112,9 @@ pub fn request_from_unary(request: InternalInvokeRequest) -> Result<Request, rpc
 }
 
 /// The request of a streaming call: `first` is the leading message, the body reads on in `rest`.
-pub fn request_from_stream<S>(
-    first: InternalInvokeRequestStream,
-    rest: S,
-) -> Result<Request, rpc::Status>
+pub fn request_from_stream<S>(first: IncomingRequest, rest: S) -> Result<Request, rpc::Status>
 where
-    S: Stream<Item = Result<InternalInvokeRequestStream, tonic::Status>> + Send + Unpin + 'static,
+    S: Stream<Item = Result<IncomingRequest, tonic::Status>> + Send + Unpin + 'static,
 {
     let leading = first
         .request
@@ -131,9 +136,9 @@ where
 }
 
 /// Everything but the body, and the data that came with the message.
-fn split(metadata: Metadata, message: InvokeRequest) -> (Request, Bytes) {
+fn split(metadata: Vec<Entry>, message: InvokeRequest) -> (Request, Bytes) {
     let origin = origin(&metadata);
-    let mut headers = from_metadata(metadata, origin);
+    let mut headers = from_entries(metadata, origin);
     set_content_type(&mut headers, message.content_type);
     let extension = message.http_extension.unwrap_or_default();
     let data = message.data.unwrap_or_default();
@@ -149,12 +154,12 @@ fn split(metadata: Metadata, message: InvokeRequest) -> (Request, Bytes) {
     (request, data.value.into())
 }
 
-fn origin(metadata: &Metadata) -> Origin {
-    let grpc = ["content-type", "Content-Type"]
+fn origin(metadata: &[Entry]) -> Origin {
+    let grpc = metadata
         .iter()
-        .filter_map(|key| metadata.get(*key))
-        .filter_map(|list| list.values.first())
-        .any(|value| value.starts_with(GRPC_CONTENT_TYPE));
+        .filter(|entry| entry.key == "content-type" || entry.key == "Content-Type")
+        .filter_map(|entry| entry.value.as_ref()?.values.first())
+        .any(|value| value.starts_with(GRPC_CONTENT_TYPE.as_bytes()));
     if grpc { Origin::Grpc } else { Origin::Http }
 }
 

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use dapr_proto::dapr::proto::common::v1::InvokeResponse;
-use dapr_proto::dapr::proto::internals::v1::{
-    InternalInvokeResponse, InternalInvokeResponseStream, Status as InternalStatus,
-};
+use dapr_proto::dapr::proto::internals::v1::{InternalInvokeResponse, Status as InternalStatus};
 use dapr_sidecar_core::body::{self, Body};
 use dapr_sidecar_core::invoke::{self, Origin, Response, Status};
 use dapr_sidecar_core::rpc::{self, Code};
@@ -13,7 +11,8 @@ use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt as _;
 
-use super::headers::{from_metadata, to_metadata};
+use super::codec::{Entry, IncomingResponse, LeadingResponse, ResponseHead};
+use super::headers::{Metadata, from_entries, to_metadata};
 use super::request::{header_text, set_content_type};
 use super::stream::Payloads;
 
@@ -73,9 +72,8 @@ fn origin(status: &Status) -> Origin {
     }
 }
 
-/// Splits an answer into its leading message, which has no data, and its body.
-pub fn internal_response(response: Response) -> (InternalInvokeResponse, Body) {
-    let origin = origin(&response.status);
+/// Splits an answer into the head of a stream and its body.
+pub(super) fn response_head(response: Response) -> (ResponseHead, Body) {
     let message = InvokeResponse {
         data: (!response.type_url.is_empty()).then(|| prost_types::Any {
             type_url: response.type_url,
@@ -83,18 +81,40 @@ pub fn internal_response(response: Response) -> (InternalInvokeResponse, Body) {
         }),
         content_type: header_text(&response.headers),
     };
-    let leading = InternalInvokeResponse {
-        headers: to_metadata(&response.headers, origin),
-        trailers: to_metadata(&response.trailers, origin),
-        status: Some(internal_status(response.status)),
-        message: Some(message),
+    let head = ResponseHead {
+        origin: origin(&response.status),
+        status: internal_status(response.status),
+        headers: response.headers,
+        trailers: response.trailers,
+        message,
     };
-    (leading, response.body)
+    (head, response.body)
+}
+
+/// Splits an answer into its leading message, which has no data, and its body.
+pub fn internal_response(response: Response) -> (InternalInvokeResponse, Body) {
+    let (head, body) = response_head(response);
+    let leading = InternalInvokeResponse {
+        headers: to_metadata(&head.headers, head.origin),
+        trailers: to_metadata(&head.trailers, head.origin),
+        status: Some(head.status),
+        message: Some(head.message),
+    };
+    (leading, body)
 }
 
 /// The answer of a unary call; one without a message has no body.
 pub fn response_from_unary(response: InternalInvokeResponse) -> Result<Response, rpc::Status> {
-    let (mut response, value) = split(response)?;
+    let entries = |metadata: Metadata| {
+        let entries = metadata.into_iter();
+        entries.map(|(key, list)| Entry::new(key, list)).collect()
+    };
+    let (mut response, value) = split(LeadingResponse {
+        status: response.status,
+        headers: entries(response.headers),
+        trailers: entries(response.trailers),
+        message: response.message,
+    })?;
     response.body = if value.is_empty() {
         body::empty()
     } else {
@@ -104,12 +124,9 @@ pub fn response_from_unary(response: InternalInvokeResponse) -> Result<Response,
 }
 
 /// The answer of a streaming call: `first` is the leading message, the body reads on in `rest`.
-pub fn response_from_stream<S>(
-    first: InternalInvokeResponseStream,
-    rest: S,
-) -> Result<Response, rpc::Status>
+pub fn response_from_stream<S>(first: IncomingResponse, rest: S) -> Result<Response, rpc::Status>
 where
-    S: Stream<Item = Result<InternalInvokeResponseStream, tonic::Status>> + Send + Unpin + 'static,
+    S: Stream<Item = Result<IncomingResponse, tonic::Status>> + Send + Unpin + 'static,
 {
     let Some(leading) = first.response else {
         return Err(rpc::Status::new(Code::Internal, NO_LEADING_RESPONSE));
@@ -126,20 +143,20 @@ where
 }
 
 /// Everything but the body, and the data that came with the message.
-fn split(response: InternalInvokeResponse) -> Result<(Response, Bytes), rpc::Status> {
+fn split(response: LeadingResponse) -> Result<(Response, Bytes), rpc::Status> {
     let Some(status) = response.status else {
         return Err(rpc::Status::new(Code::Internal, NO_LEADING_RESPONSE));
     };
     let status = status_from(status);
     let origin = origin(&status);
     let message = response.message.unwrap_or_default();
-    let mut headers = from_metadata(response.headers, origin);
+    let mut headers = from_entries(response.headers, origin);
     set_content_type(&mut headers, message.content_type);
     let data = message.data.unwrap_or_default();
     let response = Response {
         status,
         headers,
-        trailers: from_metadata(response.trailers, origin),
+        trailers: from_entries(response.trailers, origin),
         type_url: data.type_url,
         body: body::empty(),
         is_untouched: false,

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dapr_proto::dapr::proto::common::v1::StreamPayload;
-use dapr_proto::dapr::proto::internals::v1::{
-    InternalInvokeRequest, InternalInvokeRequestStream, InternalInvokeResponse,
-    InternalInvokeResponseStream,
-};
 use dapr_sidecar_core::body::{Body, BoxError};
+use dapr_sidecar_core::invoke::{Request, Response};
 use dapr_sidecar_core::rpc::{self, Code};
 use futures::{Stream, StreamExt as _};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+use super::codec::{IncomingRequest, IncomingResponse, Outgoing, RequestHead, ResponseHead};
+use super::request::request_head;
+use super::response::response_head;
 
 /// Longest payload sent. Frames that are shorter are sent as they come; longer ones are cut so that a
 /// message stays far below the size limit of the receiver. Receivers take any size.
@@ -80,10 +81,11 @@ pub type SourceError = oneshot::Receiver<BoxError>;
 ///
 /// A gRPC request stream cannot fail. When the body does, the stream stops without an end and the receiver
 /// returned beside it gets the error: wait for it beside the call, and drop the call.
-pub fn request_stream(leading: InternalInvokeRequest, body: Body) -> (RequestStream, SourceError) {
+pub fn request_stream(request: Request) -> (RequestStream, SourceError) {
+    let (head, body) = request_head(request);
     let (failed, error) = oneshot::channel();
     let stream = RequestStream {
-        leading: Some(leading),
+        head: Some(head),
         source: Source::new(body),
         failed: Some(failed),
     };
@@ -92,7 +94,7 @@ pub fn request_stream(leading: InternalInvokeRequest, body: Body) -> (RequestStr
 
 /// See [`request_stream`].
 pub struct RequestStream {
-    leading: Option<InternalInvokeRequest>,
+    head: Option<RequestHead>,
     source: Source,
     failed: Option<oneshot::Sender<BoxError>>,
 }
@@ -104,7 +106,7 @@ impl std::fmt::Debug for RequestStream {
 }
 
 impl Stream for RequestStream {
-    type Item = InternalInvokeRequestStream;
+    type Item = Outgoing<RequestHead>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let payload = match self.source.poll_payload(cx) {
@@ -118,27 +120,28 @@ impl Stream for RequestStream {
             }
             // After an error the end must not be told: the callee would take the body for complete.
             Poll::Ready(None) if self.failed.is_none() => return Poll::Pending,
-            Poll::Ready(None) if self.leading.is_none() => return Poll::Ready(None),
-            Poll::Pending if self.leading.is_none() => return Poll::Pending,
+            Poll::Ready(None) if self.head.is_none() => return Poll::Ready(None),
+            Poll::Pending if self.head.is_none() => return Poll::Pending,
             Poll::Ready(None) | Poll::Pending => None,
         };
-        let request = self.leading.take();
-        Poll::Ready(Some(InternalInvokeRequestStream { request, payload }))
+        let head = self.head.take();
+        Poll::Ready(Some(Outgoing { head, payload }))
     }
 }
 
 /// What a streaming call answers: the leading message, with the first payload if it is there already, then
 /// the other payloads.
-pub fn response_stream(leading: InternalInvokeResponse, body: Body) -> ResponseStream {
+pub fn response_stream(response: Response) -> ResponseStream {
+    let (head, body) = response_head(response);
     ResponseStream {
-        leading: Some(leading),
+        head: Some(head),
         source: Source::new(body),
     }
 }
 
 /// See [`response_stream`].
 pub struct ResponseStream {
-    leading: Option<InternalInvokeResponse>,
+    head: Option<ResponseHead>,
     source: Source,
 }
 
@@ -149,7 +152,7 @@ impl std::fmt::Debug for ResponseStream {
 }
 
 impl Stream for ResponseStream {
-    type Item = Result<InternalInvokeResponseStream, tonic::Status>;
+    type Item = Result<Outgoing<ResponseHead>, tonic::Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let payload = match self.source.poll_payload(cx) {
@@ -157,12 +160,12 @@ impl Stream for ResponseStream {
             Poll::Ready(Some(Err(error))) => {
                 return Poll::Ready(Some(Err(tonic::Status::internal(error.to_string()))));
             }
-            Poll::Ready(None) if self.leading.is_none() => return Poll::Ready(None),
-            Poll::Pending if self.leading.is_none() => return Poll::Pending,
+            Poll::Ready(None) if self.head.is_none() => return Poll::Ready(None),
+            Poll::Pending if self.head.is_none() => return Poll::Pending,
             Poll::Ready(None) | Poll::Pending => None,
         };
-        let response = self.leading.take();
-        Poll::Ready(Some(Ok(InternalInvokeResponseStream { response, payload })))
+        let head = self.head.take();
+        Poll::Ready(Some(Ok(Outgoing { head, payload })))
     }
 }
 
@@ -175,7 +178,7 @@ pub(super) trait Following {
     fn payload(self) -> Result<Option<StreamPayload>, &'static str>;
 }
 
-impl Following for InternalInvokeRequestStream {
+impl Following for IncomingRequest {
     fn payload(self) -> Result<Option<StreamPayload>, &'static str> {
         match self.request {
             None => Ok(self.payload),
@@ -184,7 +187,7 @@ impl Following for InternalInvokeRequestStream {
     }
 }
 
-impl Following for InternalInvokeResponseStream {
+impl Following for IncomingResponse {
     fn payload(self) -> Result<Option<StreamPayload>, &'static str> {
         match self.response {
             None => Ok(self.payload),

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 
@@ -66,14 +67,25 @@ fn read(body: Body) -> Result<Bytes, String> {
         .map_err(|error| error.to_string())
 }
 
+/// What the generated code of others reads of it.
+fn told<H: codec::Head, M: Message + Default>(message: &Outgoing<H>) -> M {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes, |_, _| {});
+    M::decode(&*bytes).expect("a message")
+}
+
+/// What we read of a message of the generated code.
+fn heard<M: Message + Default>(message: &impl Message) -> M {
+    M::decode(&*message.encode_to_vec()).expect("a message")
+}
+
 fn send(request: Request) -> Vec<InternalInvokeRequestStream> {
-    let (leading, body) = internal_request(request);
-    let (stream, _error) = request_stream(leading, body);
-    block_on(stream.collect())
+    let (stream, _error) = request_stream(request);
+    block_on(stream.map(|message| told(&message)).collect())
 }
 
 fn receive(messages: Vec<InternalInvokeRequestStream>) -> Result<Request, rpc::Status> {
-    let mut messages = messages.into_iter();
+    let mut messages = messages.iter().map(heard);
     let first = messages.next().expect("a leading message");
     request_from_stream(first, stream::iter(messages.map(Ok).collect::<Vec<_>>()))
 }
@@ -122,8 +134,7 @@ fn the_end_of_a_body_of_known_length_comes_with_its_last_byte() {
     }
 
     let body = Announced(Some(Bytes::from_static(b"abc"))).boxed_unsync();
-    let (leading, body) = internal_request(request(body));
-    let (mut stream, _error) = request_stream(leading, body);
+    let (mut stream, _error) = request_stream(request(body));
     let first = stream.next().now_or_never().flatten().expect("a message");
     assert_eq!(first.payload.expect("a payload").data, "abc");
     assert_eq!(
@@ -162,8 +173,9 @@ fn large_frames_are_cut_and_small_ones_kept() {
 #[test]
 fn payload_bytes_are_not_copied() {
     let bytes = Bytes::from(vec![1; 1000]);
-    let messages = send(request(body::full(bytes.clone())));
-    let data = &messages[0].payload.as_ref().expect("joined").data;
+    let (mut messages, _error) = request_stream(request(body::full(bytes.clone())));
+    let first = block_on(messages.next()).expect("a message");
+    let data = &first.payload.as_ref().expect("joined").data;
     assert_eq!(data.as_ptr(), bytes.as_ptr());
 }
 
@@ -232,8 +244,7 @@ fn a_failed_body_stops_the_stream_and_is_told() {
         Ok(Frame::data(Bytes::from_static(b"a"))),
         Err("stream too large".into()),
     ]);
-    let (leading, body) = internal_request(request(StreamBody::new(failing).boxed_unsync()));
-    let (mut stream, mut error) = request_stream(leading, body);
+    let (mut stream, mut error) = request_stream(request(StreamBody::new(failing).boxed_unsync()));
     assert!(block_on(stream.next()).is_some());
     // No end: the callee must not take what it has for the whole.
     assert!(futures::FutureExt::now_or_never(stream.next()).is_none());
@@ -297,7 +308,7 @@ fn response(status: Status, body: Body) -> Response {
 }
 
 fn answer(messages: Vec<InternalInvokeResponseStream>) -> Result<Response, rpc::Status> {
-    let mut messages = messages.into_iter();
+    let mut messages = messages.iter().map(heard);
     let first = messages.next().unwrap_or_default();
     response_from_stream(first, stream::iter(messages.map(Ok).collect::<Vec<_>>()))
 }
@@ -317,13 +328,9 @@ fn answers_come_back_as_they_went() {
         Status::Grpc(denied),
         Status::Grpc(rpc::Status::new(Code::Ok, "")),
     ] {
-        let (leading, body) =
-            internal_response(response(status.clone(), frames(vec![vec![1], vec![2]])));
-        let messages = block_on(response_stream(leading, body).collect::<Vec<_>>());
-        let messages = messages
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-            .expect("no error");
+        let sent = response(status.clone(), frames(vec![vec![1], vec![2]]));
+        let messages = response_stream(sent).map(|message| told(&message.expect("no error")));
+        let messages = block_on(messages.collect::<Vec<_>>());
         assert_eq!(messages.len(), 2);
         let received = answer(messages).expect("well formed");
         assert_eq!(
@@ -344,12 +351,11 @@ fn a_slow_answer_sends_its_head_first() {
     let (sender, body) =
         http_body_util::channel::Channel::<Bytes, std::convert::Infallible>::new(1);
     let body = body.map_err(|never| match never {}).boxed_unsync();
-    let (leading, body) = internal_response(response(Status::Http(StatusCode::OK), body));
-    let mut stream = response_stream(leading, body);
+    let mut stream = response_stream(response(Status::Http(StatusCode::OK), body));
     let first = block_on(stream.next())
         .expect("the head")
         .expect("no error");
-    assert!(first.response.is_some() && first.payload.is_none());
+    assert!(first.head.is_some() && first.payload.is_none());
     drop(sender);
 }
 
@@ -474,13 +480,13 @@ fn streams_can_be_sent() {
 
 /// A stream of answers that ends when told to, and tells whether its end was read.
 struct Ending {
-    messages: std::vec::IntoIter<InternalInvokeResponseStream>,
+    messages: std::vec::IntoIter<IncomingResponse>,
     may_end: tokio::sync::oneshot::Receiver<()>,
     was_read: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 impl futures::Stream for Ending {
-    type Item = Result<InternalInvokeResponseStream, tonic::Status>;
+    type Item = Result<IncomingResponse, tonic::Status>;
 
     fn poll_next(
         mut self: Pin<&mut Self>,
@@ -510,9 +516,9 @@ async fn a_reader_that_stops_after_the_last_byte_does_not_cut_the_stream() {
         body: frames(vec![b"ab".to_vec(), b"cd".to_vec()]),
         is_untouched: false,
     };
-    let (leading, body) = internal_response(response);
-    let mut messages: Vec<_> = response_stream(leading, body)
-        .map(|message| message.expect("a message"))
+    let sent = |message| told::<_, InternalInvokeResponseStream>(&message);
+    let mut messages: Vec<IncomingResponse> = response_stream(response)
+        .map(|message| heard(&sent(message.expect("a message"))))
         .collect()
         .await;
     let first = messages.remove(0);

@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use dapr_proto::dapr::proto::common::v1::StreamPayload;
 use dapr_proto::dapr::proto::internals::v1::service_invocation_client::ServiceInvocationClient;
 use dapr_proto::dapr::proto::internals::v1::{
-    InternalInvokeRequest, InternalInvokeRequestStream, Reminder,
+    InternalInvokeRequest, InternalInvokeRequestStream, InternalInvokeResponse, Reminder,
 };
 use dapr_security::Peer;
 use dapr_sidecar_api::internal::{self, InternalApi};
@@ -14,8 +15,11 @@ use dapr_sidecar_api::wire;
 use dapr_sidecar_core::body;
 use dapr_sidecar_core::invoke::{Origin, Request, Status};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use tonic::Code;
+use tonic::client::GrpcService;
+use tonic::codegen::StdError;
 use tower::ServiceExt as _;
 
 use crate::fixture::{World, world};
@@ -41,23 +45,43 @@ fn request(method: &str, data: &'static str) -> Request {
 #[tokio::test]
 async fn streaming_calls() {
     let world = world();
-    let (leading, body) = wire::internal_request(request("/a/../echo", "hello"));
-    let (stream, _error) = wire::request_stream(leading, body);
-    let mut messages = client(&world)
-        .call_local_stream(stream)
-        .await
-        .expect("answers")
-        .into_inner();
-    let first = messages
-        .message()
-        .await
-        .expect("no error")
-        .expect("a message");
-    let response = wire::response_from_stream(first, messages).expect("well formed");
-    assert_eq!(response.status, Status::Http(StatusCode::OK));
-    assert_eq!(response.headers["x-seen"], "POST /echo ");
-    let body = response.body.collect().await.expect("a body").to_bytes();
+    let answer = stream(&mut client(&world), request("/a/../echo", "hello")).await;
+    let (response, body) = answer;
+    assert_eq!(response.status.expect("a status").code, 200);
+    assert_eq!(response.headers["X-Seen"].values, ["POST /echo "]);
     assert_eq!(body, "hello");
+}
+
+/// A streaming call as others make it, with the generated messages: the head of the answer, and its body.
+pub(crate) async fn stream<T>(
+    client: &mut ServiceInvocationClient<T>,
+    request: Request,
+) -> (InternalInvokeResponse, Bytes)
+where
+    T: GrpcService<tonic::body::Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as Body>::Error: Into<StdError> + Send,
+{
+    let (leading, body) = wire::internal_request(request);
+    let body = body.collect().await.expect("a body").to_bytes();
+    let mut leading = Some(leading);
+    let messages = body.chunks(30_000).zip(0..).map(|(chunk, seq)| {
+        let data = Bytes::copy_from_slice(chunk);
+        InternalInvokeRequestStream {
+            request: leading.take(),
+            payload: Some(StreamPayload { data, seq }),
+        }
+    });
+    let messages: Vec<_> = messages.collect();
+    let answer = client.call_local_stream(tokio_stream::iter(messages)).await;
+    let mut messages = answer.expect("answers").into_inner();
+    let (mut head, mut body) = (None, BytesMut::new());
+    while let Some(message) = messages.message().await.expect("no error") {
+        head = head.or(message.response);
+        body.extend_from_slice(&message.payload.unwrap_or_default().data);
+    }
+    (head.expect("a head"), body.freeze())
 }
 
 #[tokio::test]

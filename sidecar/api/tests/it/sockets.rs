@@ -8,7 +8,7 @@ use dapr_proto::dapr::proto::runtime::v1::GetMetadataRequest;
 use dapr_proto::dapr::proto::runtime::v1::dapr_client::DaprClient;
 use dapr_security::Acceptor;
 use dapr_sidecar_api::settings::Settings;
-use dapr_sidecar_api::{grpc, http, internal, wire};
+use dapr_sidecar_api::{grpc, http, internal};
 use dapr_sidecar_core::body;
 use dapr_sidecar_core::invoke::{Origin, Request};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -285,23 +285,7 @@ async fn internal_server() {
         origin: Origin::Http,
         body: body::full(vec![7; 100_000]),
     };
-    let (leading, body) = wire::internal_request(request);
-    let (stream, _error) = wire::request_stream(leading, body);
-    let mut messages = client
-        .call_local_stream(stream)
-        .await
-        .expect("answers")
-        .into_inner();
-    let first = messages
-        .message()
-        .await
-        .expect("no error")
-        .expect("a message");
-    let response = wire::response_from_stream(first, messages).expect("well formed");
-    let body = http_body_util::BodyExt::collect(response.body)
-        .await
-        .expect("a body")
-        .to_bytes();
+    let (_, body) = crate::internal::stream(&mut client, request).await;
     assert_eq!(body, vec![7; 100_000]);
     drop(client);
     token.cancel();

@@ -1,6 +1,7 @@
 //! Running a call under its policies: retry outside, then circuit breaker, then timeout.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ impl Policy {
         F: Future<Output = Result<T, E>>,
     {
         self.count();
-        self.attempt(operation).await
+        self.attempt(Box::pin(operation)).await
     }
 
     /// Runs `operation`, once for each attempt.
@@ -248,12 +249,12 @@ impl Policy {
         };
         self.count();
         let Some(retry) = &self.retry else {
-            return self.attempt(operation()).await.map_err(exhausted);
+            return self.attempt(Box::pin(operation())).await.map_err(exhausted);
         };
         let mut schedule = Schedule::new(retry.schedule);
         let started = Instant::now();
         loop {
-            let failed = match self.attempt(operation()).await {
+            let failed = match self.attempt(Box::pin(operation())).await {
                 Ok(value) => {
                     self.recovered(schedule.retries());
                     return Ok(value);
@@ -276,8 +277,9 @@ impl Policy {
         }
     }
 
-    /// One attempt: admitted by the breaker, ended by the timeout.
-    async fn attempt<T, E, F>(&self, operation: F) -> Result<T, Failed<E>>
+    /// One attempt: admitted by the breaker, ended by the timeout. It comes boxed: it is often thousands of bytes, which
+    /// each of the steps here would move and hold once more.
+    async fn attempt<T, E, F>(&self, operation: Pin<Box<F>>) -> Result<T, Failed<E>>
     where
         F: Future<Output = Result<T, E>>,
     {
@@ -311,7 +313,7 @@ impl Policy {
         result
     }
 
-    async fn timed<T, E, F>(&self, operation: F) -> Result<T, Failed<E>>
+    async fn timed<T, E, F>(&self, operation: Pin<Box<F>>) -> Result<T, Failed<E>>
     where
         F: Future<Output = Result<T, E>>,
     {
