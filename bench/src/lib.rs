@@ -4,6 +4,7 @@
 //! run on executables of the same names from another folder. No product code lives here.
 
 pub mod cores;
+pub mod floor;
 pub mod injector;
 mod kinds;
 pub mod load;

@@ -1,7 +1,8 @@
 //! `make bench`: prints a table and writes `target/bench.json`. Arguments name the groups of rows; none is all of them.
 #![expect(
     clippy::print_stdout,
-    reason = "the table on stdout is what this program is for"
+    clippy::print_stderr,
+    reason = "the table on stdout and its progress beside it are what this program is for"
 )]
 
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use dapr_bench::report::{Row, Target};
-use dapr_bench::{injector, operator, placement, report, rows, sentry};
+use dapr_bench::{floor, injector, operator, placement, report, rows, sentry};
 
 /// Time of each invocation load.
 const DURATION: Duration = Duration::from_secs(10);
@@ -26,9 +27,13 @@ enum Side {
 /// Rows that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
+    /// What bare libraries take for the hops and streams of daprd and the operator.
+    Floor,
     Daprd,
     Sentry,
-    /// What Sentry does without its network; there is no executable of it, hence no baseline.
+    /// Sentry that asks an API server who its clients are.
+    SentryInCluster,
+    /// What Sentry does without its network.
     Signing,
     Injector,
     Operator,
@@ -62,7 +67,7 @@ async fn main() -> Result<()> {
 async fn run(group: Group, own: &Path, baseline: Option<&Path>) -> Result<Vec<Row>> {
     let mut rows = group.rows();
     let order = match baseline {
-        Some(_) if group != Group::Signing => &ORDER[..],
+        Some(_) if group.has_baseline() => &ORDER[..],
         Some(_) | None => &ORDER[..1],
     };
     for side in order {
@@ -71,6 +76,8 @@ async fn run(group: Group, own: &Path, baseline: Option<&Path>) -> Result<Vec<Ro
             Side::Baseline => baseline.unwrap_or(own),
         };
         for (row, value) in rows.iter_mut().zip(group.measure(folder).await?) {
+            // A run takes minutes; whoever watches it sees what there is.
+            eprintln!("{side:?} {}: {value:.3} {}", row.name, row.unit);
             match side {
                 Side::Ours => row.ours.push(value),
                 Side::Baseline => row.baseline.push(value),
@@ -99,9 +106,11 @@ fn groups(names: impl Iterator<Item = String>) -> Result<Vec<Group>> {
 }
 
 impl Group {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
+        Self::Floor,
         Self::Daprd,
         Self::Sentry,
+        Self::SentryInCluster,
         Self::Signing,
         Self::Injector,
         Self::Operator,
@@ -111,8 +120,10 @@ impl Group {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Floor => "floor",
             Self::Daprd => "daprd",
             Self::Sentry => "sentry",
+            Self::SentryInCluster => "sentry-kubernetes",
             Self::Signing => "signing",
             Self::Injector => "injector",
             Self::Operator => "operator",
@@ -121,9 +132,15 @@ impl Group {
         }
     }
 
+    /// Whether there are executables of another folder to measure it on.
+    fn has_baseline(self) -> bool {
+        !matches!(self, Self::Floor | Self::Signing)
+    }
+
     fn rows(self) -> Vec<Row> {
         let at_most = |limit| Some(Target::AtMost(limit));
         match self {
+            Self::Floor => floor::rows(),
             Self::Daprd => vec![
                 Row::new(
                     "added latency p50, 1,000 rps, 1 KiB, mTLS",
@@ -140,6 +157,7 @@ impl Group {
                 ),
             ],
             Self::Sentry => sentry::rows(),
+            Self::SentryInCluster => sentry::rows_in_cluster(),
             Self::Signing => vec![sentry::signing::row()],
             Self::Injector => injector::rows(),
             Self::Operator => operator::rows(),
@@ -154,6 +172,7 @@ impl Group {
     /// One value for each of its rows.
     async fn measure(self, folder: &Path) -> Result<Vec<f64>> {
         match self {
+            Self::Floor => floor::measure(DURATION).await,
             Self::Daprd => {
                 let measured = rows::invocation(Some(folder), DURATION).await?;
                 Ok(vec![
@@ -165,6 +184,7 @@ impl Group {
                 ])
             }
             Self::Sentry => sentry::measure(folder).await,
+            Self::SentryInCluster => sentry::measure_in_cluster(folder).await,
             Self::Signing => Ok(vec![sentry::signing::measure()?]),
             Self::Injector => injector::measure(folder).await,
             Self::Operator => operator::measure(folder).await,

@@ -36,10 +36,9 @@ const LONG: Duration = Duration::from_secs(10);
 /// Starts per run; the median counts.
 const STARTS: usize = 15;
 
-/// The rows, in the order of the values of [`measure`].
+/// The rows of a Sentry outside of Kubernetes, in the order of the values of [`measure`].
 pub fn rows() -> Vec<Row> {
     let at_most = |limit| Some(Target::AtMost(limit));
-    let four_times = Some(Target::RatioAtLeast(4.0));
     let row = Row::new;
     vec![
         row(
@@ -74,6 +73,42 @@ pub fn rows() -> Vec<Row> {
             "ms",
             at_most(10.0),
         ),
+    ]
+}
+
+/// Measures the Sentry of one folder outside of Kubernetes.
+pub async fn measure(binaries: &Path) -> Result<Vec<f64>> {
+    let folder = tempfile::tempdir()?;
+    let setup = Setup {
+        folder: folder.path(),
+        binaries,
+        split: None,
+        cluster: None,
+    };
+    // The files are there from now on; one that writes them itself may load them once more while it is measured.
+    setup.start().await?.kill().await?;
+    let idle_rss = idle_rss(&setup).await?;
+    let start = starts(|| setup.start()).await?;
+    let first_start = starts(|| first_start(binaries)).await?;
+    let requests = load::prepare(SIDECARS)?;
+    let Loaded { new, kept, rush } = loaded(&setup, &requests).await?;
+    Ok(vec![
+        new.cpu,
+        kept.cpu,
+        new.rate,
+        kept.rate,
+        rush,
+        idle_rss,
+        start,
+        first_start,
+    ])
+}
+
+/// The rows of a Sentry that asks an API server who its clients are, in the order of the values of [`measure_in_cluster`].
+pub fn rows_in_cluster() -> Vec<Row> {
+    let four_times = Some(Target::RatioAtLeast(4.0));
+    let row = Row::new;
+    vec![
         row(
             "Sentry in Kubernetes: CPU per certificate, new connection each",
             "µs",
@@ -102,47 +137,18 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
-/// Measures the Sentry of one folder.
-pub async fn measure(binaries: &Path) -> Result<Vec<f64>> {
+/// Measures the Sentry of one folder in Kubernetes.
+pub async fn measure_in_cluster(binaries: &Path) -> Result<Vec<f64>> {
     let folder = tempfile::tempdir()?;
+    let cluster = Cluster::start(SIDECARS).await?;
     let setup = Setup {
         folder: folder.path(),
         binaries,
         split: None,
-        cluster: None,
+        cluster: Some(&cluster),
     };
-    // The files are there from now on; one that writes them itself may load them once more while it is measured.
-    setup.start().await?.kill().await?;
-    let idle_rss = idle_rss(&setup).await?;
-    let start = starts(|| setup.start()).await?;
-    let first_start = starts(|| first_start(binaries)).await?;
-
-    let split = Split::begin().await?;
-    let loaded = loaded(&setup, split.as_ref()).await;
-    if let Some(split) = split {
-        split.end().await?;
-    }
-    let Loaded {
-        alone: [new, kept],
-        rush,
-        cluster: [cluster_new, cluster_kept],
-        cluster_rush,
-    } = loaded?;
-    Ok(vec![
-        new.cpu,
-        kept.cpu,
-        new.rate,
-        kept.rate,
-        rush,
-        idle_rss,
-        start,
-        first_start,
-        cluster_new.cpu,
-        cluster_kept.cpu,
-        cluster_new.rate,
-        cluster_kept.rate,
-        cluster_rush,
-    ])
+    let Loaded { new, kept, rush } = loaded(&setup, cluster.requests()).await?;
+    Ok(vec![new.cpu, kept.cpu, new.rate, kept.rate, rush])
 }
 
 /// Megabytes.
@@ -177,13 +183,10 @@ async fn starts(start: impl AsyncFn() -> Result<Server>) -> Result<f64> {
 }
 
 struct Loaded {
-    /// With new connections, and with kept ones.
-    alone: [Cost; 2],
+    new: Cost,
+    kept: Cost,
     /// Milliseconds.
     rush: f64,
-    cluster: [Cost; 2],
-    /// Milliseconds.
-    cluster_rush: f64,
 }
 
 struct Cost {
@@ -193,40 +196,29 @@ struct Cost {
     rate: f64,
 }
 
-async fn loaded(setup: &Setup<'_>, split: Option<&Split>) -> Result<Loaded> {
-    let setup = Setup { split, ..*setup };
-    let server = setup.start().await?;
-    let client = Arc::new(setup.client(&server)?);
-    let requests = load::prepare(SIDECARS)?;
-    let alone = costs(&server, &client, &requests).await?;
-    let rush = rush(&client, &requests).await?;
-    server.kill().await?;
-
-    let cluster = Cluster::start(SIDECARS).await?;
+/// Under load, with a core of its own if there is one.
+async fn loaded(setup: &Setup<'_>, requests: &[Prepared]) -> Result<Loaded> {
+    let split = Split::begin().await?;
     let setup = Setup {
-        cluster: Some(&cluster),
-        ..setup
+        split: split.as_ref(),
+        ..*setup
     };
-    let server = setup.start().await?;
-    let client = Arc::new(setup.client(&server)?);
-    let in_cluster = costs(&server, &client, cluster.requests()).await?;
-    let cluster_rush = self::rush(&client, cluster.requests()).await?;
-    server.kill().await?;
-    Ok(Loaded {
-        alone,
-        rush,
-        cluster: in_cluster,
-        cluster_rush,
-    })
-}
-
-async fn costs(server: &Server, client: &Arc<Client>, requests: &[Prepared]) -> Result<[Cost; 2]> {
-    load::check(client, requests).await?;
-    let requests = requests.get(..CLIENTS).unwrap_or(requests);
-    Ok([
-        cost(server, client, requests, Connections::New).await?,
-        cost(server, client, requests, Connections::Kept).await?,
-    ])
+    let loaded = async {
+        let server = setup.start().await?;
+        let client = Arc::new(setup.client(&server)?);
+        load::check(&client, requests).await?;
+        let some = requests.get(..CLIENTS).unwrap_or(requests);
+        let new = cost(&server, &client, some, Connections::New).await?;
+        let kept = cost(&server, &client, some, Connections::Kept).await?;
+        let rush = rush(&client, requests).await?;
+        server.kill().await?;
+        anyhow::Ok(Loaded { new, kept, rush })
+    };
+    let loaded = loaded.await;
+    if let Some(split) = split {
+        split.end().await?;
+    }
+    loaded
 }
 
 async fn cost(
