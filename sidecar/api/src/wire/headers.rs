@@ -75,7 +75,8 @@ pub(super) fn is_mark(name: &HeaderName) -> bool {
     MARKS.contains(name)
 }
 
-/// Internal metadata as headers, see [`from_entries`].
+/// Internal metadata as headers: of HTTP with the text of every value, of gRPC with the values of `-bin` keys in base64.
+/// What is no legal header is left out, for nobody could be sent it.
 pub fn from_metadata(metadata: Metadata, origin: Origin) -> HeaderMap {
     let entries = metadata.into_iter();
     from_entries(
@@ -84,8 +85,7 @@ pub fn from_metadata(metadata: Metadata, origin: Origin) -> HeaderMap {
     )
 }
 
-/// Internal metadata as headers: of HTTP with the text of every value, of gRPC with the values of `-bin` keys in base64.
-/// What is no legal header is left out, for nobody could be sent it.
+/// As [`from_metadata`], of entries as they were read.
 pub(super) fn from_entries(mut entries: Vec<Entry>, origin: Origin) -> HeaderMap {
     keep_last(&mut entries);
     let mut headers = HeaderMap::with_capacity(entries.len());
