@@ -200,12 +200,16 @@ impl Policy {
     }
 
     /// Runs an operation that cannot be repeated, under breaker and timeout alone.
-    pub async fn run_once<T, E, F>(&self, operation: F) -> Result<T, Failed<E>>
+    pub fn run_once<T, E, F>(&self, operation: F) -> impl Future<Output = Result<T, Failed<E>>>
     where
         F: Future<Output = Result<T, E>>,
     {
-        self.count();
-        self.attempt(Box::pin(operation)).await
+        // Boxed before it would become a part of the future that is returned.
+        let operation = Box::pin(operation);
+        async move {
+            self.count();
+            self.attempt(operation).await
+        }
     }
 
     /// Runs `operation`, once for each attempt.
