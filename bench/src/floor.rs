@@ -1,5 +1,6 @@
-//! The floor below the rows of daprd, of the operator and of Sentry: what bare libraries take on this machine in this run for the same
-//! hops, streams and connections (`src/bin/floor.rs`). A figure beside its floor can be compared between machines.
+//! What bare libraries take on this machine in this run for the hops, streams and connections of daprd, the operator and
+//! Sentry (`src/bin/floor.rs`). A figure beside it can be compared between machines. It is no lower bound: what it does not
+//! do, such as gathering writes, ours may do better.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

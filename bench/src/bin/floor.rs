@@ -1,5 +1,5 @@
-//! The least that HTTP libraries need for what daprd and the operator do: the same hops and the same streams over the same
-//! libraries and TLS, and nothing else. What `bench floor` measures, so that figures can be read beside it.
+//! What HTTP libraries need for what daprd, the operator and Sentry do, used as their documentation shows: the same hops,
+//! streams and connections over TLS, and nothing else. What `bench floor` measures, so that figures can be read beside it.
 //!
 //! - `floor caller <port> <peer's port> <folder>`: HTTP/1.1 in, HTTP/2 over mutual TLS out.
 //! - `floor callee <port> <application's port> <folder>`: the other way round.
@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
         .context("a crypto provider is installed twice")?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [role, port, other, folder] = arguments.as_slice() else {
-        bail!("floor caller|callee|streams <port> <other port> <folder>");
+        bail!("floor caller|callee|streams|answers <port> <other port> <folder>");
     };
     let (port, other): (u16, u16) = (port.parse()?, other.parse()?);
     let identity = Identity::read(Path::new(folder))?;

@@ -1,4 +1,4 @@
-//! Many connections with a stream each to `floor streams`, and when the last has a message.
+//! Clients of the floor: many with a stream each, and when the last has a message; and those that come anew each time.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
+use h2::client::SendRequest;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
@@ -54,12 +55,7 @@ impl Crowd {
             let (handshakes, seen) = (Arc::clone(&self.handshakes), self.seen.0.clone());
             self.clients.spawn(async move {
                 let slot = handshakes.acquire().await?;
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                let stream = tls.connect(Identity::name()?, stream).await?;
-                let (mut sender, connection) = h2::client::handshake(stream).await?;
-                let mut tasks = JoinSet::new();
-                tasks.spawn(connection);
+                let (mut sender, _connection) = dial(address, &tls).await?;
                 let request = http::Request::post("http://floor/stream").body(())?;
                 let (answer, _) = sender.send_request(request, true)?;
                 let answer = answer.await?;
@@ -125,13 +121,23 @@ pub(super) async fn ask(
     Ok(asked)
 }
 
-async fn ask_once(port: u16, tls: &TlsConnector) -> Result<()> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+/// A new connection, and the task that drives it, which ends with what is returned.
+async fn dial(
+    address: SocketAddr,
+    tls: &TlsConnector,
+) -> Result<(SendRequest<Bytes>, JoinSet<Result<(), h2::Error>>)> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let stream = tls.connect(Identity::name()?, stream).await?;
-    let (mut sender, connection) = h2::client::handshake(stream).await?;
+    let (sender, connection) = h2::client::handshake(stream).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
+    Ok((sender, tasks))
+}
+
+async fn ask_once(port: u16, tls: &TlsConnector) -> Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let (mut sender, _connection) = dial(address, tls).await?;
     let request = http::Request::post("http://floor/answer").body(())?;
     let (answer, mut body) = sender.send_request(request, false)?;
     body.send_data(Bytes::from_static(&[b'x'; MESSAGE]), true)?;

@@ -1,13 +1,34 @@
 //! Paths as Go's router takes them: who asks for one in another spelling than the shortest is sent to that one.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What the other characters of a URL become `%XX` for: they could end a header field or an HTML attribute.
-const PLAIN: &[u8] = b"-._~!$&'()*+,;=:@/?%[]";
+/// What becomes `%XX` in a target: it could end a header field or an HTML attribute. What a URL is made of stays.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'/')
+    .remove(b'?')
+    .remove(b'%')
+    .remove(b'[')
+    .remove(b']');
 
 /// The answer to a path that is not clean; `None` for one that is, whether there is something behind it or not.
 pub(crate) fn redirect(request: &Request<()>) -> Option<Response<Full<Bytes>>> {
@@ -24,7 +45,7 @@ pub(crate) fn redirect(request: &Request<()>) -> Option<Response<Full<Bytes>>> {
         target.push('?');
         target.push_str(query);
     }
-    let target = escape(&target);
+    let target = utf8_percent_encode(&target, ESCAPED).to_string();
     let body = if method == Method::GET {
         let target = target.replace('&', "&amp;").replace('\'', "&#39;");
         Full::from(format!("<a href=\"{target}\">Temporary Redirect</a>.\n\n"))
@@ -57,18 +78,6 @@ fn clean(path: &str) -> String {
         clean.push('/');
     }
     clean
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || PLAIN.contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            write!(escaped, "%{byte:02X}").expect("writing to a string cannot fail");
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use dapr_proto::dapr::proto::internals::v1::{
     ApiVersion, ListStringValue, Status as InternalStatus,
 };
 use dapr_sidecar_core::invoke::Origin;
+use dapr_sidecar_core::invoke::headers::canonical_chars;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -275,14 +276,9 @@ impl Key<'_> {
         match self {
             Self::AsIs(name) => buf.put_slice(name.as_bytes()),
             Self::Canonical(name) => {
-                let mut upper = true;
-                for byte in name.bytes() {
-                    buf.put_u8(if upper {
-                        byte.to_ascii_uppercase()
-                    } else {
-                        byte.to_ascii_lowercase()
-                    });
-                    upper = byte == b'-';
+                let mut bytes = [0; 4];
+                for character in canonical_chars(name) {
+                    buf.put_slice(character.encode_utf8(&mut bytes).as_bytes());
                 }
             }
         }

@@ -184,18 +184,21 @@ pub fn encode_binaries(headers: &mut HeaderMap) {
 
 /// The canonical Go spelling of a header name: `x-request-id` becomes `X-Request-Id`.
 pub fn canonical(name: &str) -> String {
+    canonical_chars(name).collect()
+}
+
+/// As [`canonical`], a character after the other; each is as long as it was.
+pub fn canonical_chars(name: &str) -> impl Iterator<Item = char> {
     let mut upper = true;
-    name.chars()
-        .map(|character| {
-            let written = if upper {
-                character.to_ascii_uppercase()
-            } else {
-                character.to_ascii_lowercase()
-            };
-            upper = character == '-';
-            written
-        })
-        .collect()
+    name.chars().map(move |character| {
+        let written = if upper {
+            character.to_ascii_uppercase()
+        } else {
+            character.to_ascii_lowercase()
+        };
+        upper = character == '-';
+        written
+    })
 }
 
 /// The bytes of a `-bin` value, with or without padding.
