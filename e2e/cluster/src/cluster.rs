@@ -9,12 +9,12 @@ use dapr_charts::{CHART, Helm, RELEASE};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::preparation::skipped;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::Namespace;
+use crate::{App, Namespace};
 
 /// What has to happen in a cluster, happens within this.
 pub const SOON: Duration = Duration::from_secs(120);
@@ -24,6 +24,9 @@ const INSTALL: &str = "300s";
 
 /// The namespace of the control plane.
 const SYSTEM: &str = "dapr-system";
+
+/// The release of an install that does nothing, and its chart.
+const IDLE: &str = "idle";
 
 /// Where images are from, unless the environment says otherwise: the defaults of the chart.
 const REGISTRY: &str = "localhost/dapr";
@@ -113,6 +116,28 @@ impl Cluster {
     /// As [`Cluster::install`], without waiting.
     pub fn begin_install(&self, set: &[&str]) -> Result<()> {
         self.upgrade(CHART, &flags(set)).map(drop)
+    }
+
+    /// How long `helm install --wait` takes for Deployments of an application that waits for nothing, which are uninstalled
+    /// again: what helm and the cluster need of an install's time.
+    pub fn install_idle(&self, namespace: &str, names: &[&str]) -> Result<Duration> {
+        let chart = tempfile::tempdir()?;
+        let templates = chart.path().join("templates");
+        std::fs::create_dir(&templates)?;
+        let about = json!({"apiVersion": "v2", "name": IDLE, "version": "0.0.0"});
+        std::fs::write(chart.path().join("Chart.yaml"), about.to_string())?;
+        let image = self.app_image();
+        for name in names {
+            let deployment = App::plain(name).deployment(&image).to_string();
+            std::fs::write(templates.join(format!("{name}.yaml")), deployment)?;
+        }
+        let chart = chart.path().to_str().context("a folder that is no text")?;
+        let place = ["--namespace", namespace, "--wait", "--timeout", INSTALL];
+        let began = Instant::now();
+        self.run_helm(["install", IDLE, chart].into_iter().chain(place))?;
+        let took = began.elapsed();
+        self.run_helm(["uninstall", IDLE].into_iter().chain(place))?;
+        Ok(took)
     }
 
     fn upgrade(&self, chart: &str, more: &[&str]) -> Result<Duration> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real;
-use dapr_e2e_cluster::figures::{Mark, hold, middle_and_greatest};
+use dapr_e2e_cluster::figures::{Mark, hold, middle_and_greatest, note};
 use dapr_e2e_cluster::{App, Cluster, Namespace, Node, RATE, SOON, Summary};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams, PostParams};
@@ -136,12 +136,14 @@ async fn twenty_pods_in_one_go() -> Result<()> {
     // The first pods of all wait for nothing that later ones do not wait for.
     namespace.deploy("orders", 1).await?;
     let pods: Api<Pod> = Api::namespaced(client, namespace.name());
-    let mut best = one_go(&namespace, &pods, "many-1").await?;
+    let plain = one_go(&namespace, &pods, &App::plain("plain")).await?;
+    let mut best = one_go(&namespace, &pods, &App::new("many-1")).await?;
     for round in 2..=ROUNDS {
         if best.0 < INJECTED.original && best.1 < READY.original && best.2 < LAST_READY.original {
             break;
         }
-        let next = one_go(&namespace, &pods, &format!("many-{round}")).await?;
+        let app = App::new(&format!("many-{round}"));
+        let next = one_go(&namespace, &pods, &app).await?;
         best = (best.0.min(next.0), best.1.min(next.1), best.2.min(next.2));
     }
     let (injected, ready, last) = best;
@@ -152,16 +154,21 @@ async fn twenty_pods_in_one_go() -> Result<()> {
         injected,
         INJECTED,
     )?;
+    note(
+        "20 pods without sidecar, ready p50 / max",
+        &format!("{:.2} / {:.2} s", plain.1, plain.2),
+    )?;
     hold("20 pods, ready p50", &seconds(ready), ready, READY)?;
     hold("20 pods, ready max", &seconds(last), last, LAST_READY)?;
     namespace.remove().await
 }
 
-/// Starts the pods and removes them: the seconds until half of them had their sidecar, half were ready, and all.
-async fn one_go(namespace: &Namespace<'_>, pods: &Api<Pod>, app: &str) -> Result<(f64, f64, f64)> {
+/// Starts the pods of an application and removes them: the seconds until half of them had their sidecar, half were ready, and
+/// all.
+async fn one_go(namespace: &Namespace<'_>, pods: &Api<Pod>, app: &App) -> Result<(f64, f64, f64)> {
     let began = Instant::now();
-    namespace.start(app, PODS).await?;
-    let selector = ListParams::default().labels(&format!("app={app}"));
+    namespace.begin(&app.clone().replicas(PODS)).await?;
+    let selector = ListParams::default().labels(&format!("app={}", app.id()));
     let (mut injected, mut ready) = (Vec::new(), Vec::new());
     while ready.len() < PODS {
         ensure!(
@@ -175,7 +182,9 @@ async fn one_go(namespace: &Namespace<'_>, pods: &Api<Pod>, app: &str) -> Result
         ready.resize(now.iter().filter(|it| is_ready(it)).count(), took);
         sleep(LOOK).await;
     }
-    namespace.delete(&format!("deployment/{app}")).await?;
+    namespace
+        .delete(&format!("deployment/{}", app.id()))
+        .await?;
     await_condition("the pods have gone", SOON, async || {
         let left = pods.list(&selector).await?.items.len();
         ensure!(left == 0, "{left} are left");

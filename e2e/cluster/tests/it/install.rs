@@ -26,6 +26,9 @@ const APPS: [&str; 4] = [
 /// Installs in a row.
 const TIMES: usize = 10;
 
+/// Installs of Deployments that do nothing, beside which ours are read.
+const IDLE_TIMES: usize = 3;
+
 /// What an install may take on a machine that does something else, too.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -54,6 +57,16 @@ async fn an_install_takes_seconds_and_all_is_healthy() -> Result<()> {
         let all = all.iter().map(|it| format!("{:.1}", it.as_secs_f64()));
         format!("{} s", all.collect::<Vec<_>>().join(", "))
     };
+    let namespace = Namespace::create(&cluster, "story-idle").await?;
+    let mut idle = Vec::new();
+    for _ in 0..IDLE_TIMES {
+        idle.push(cluster.install_idle(namespace.name(), &APPS)?);
+    }
+    namespace.remove().await?;
+    note(
+        "helm install --wait, four Deployments that do nothing",
+        &seconds(&idle),
+    )?;
     // Helm 3 looks every two seconds.
     note("helm install, all pods ready", &seconds(&ready))?;
     let (middle, _) =
