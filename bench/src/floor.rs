@@ -1,6 +1,6 @@
 //! What bare libraries take on this machine in this run for the hops, streams and connections of daprd, the operator and
 //! Sentry (`src/bin/floor.rs`). A figure beside it can be compared between machines. It is no lower bound: what it does not
-//! do, such as gathering writes, ours may do better.
+//! do, such as gathering writes, ours may do better. The rounds of Placement are one: nothing but system calls on plain sockets.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,11 @@ use crate::{process, rows as shared};
 
 mod crowd;
 pub mod identity;
+mod rounds;
 
 use crowd::Crowd;
 use identity::Identity;
+use rounds::Rounds;
 
 /// Bytes of a message on a stream; a Component of the operator's rows has about as many.
 pub const MESSAGE: usize = 1100;
@@ -27,6 +29,15 @@ const FEW: usize = 1000;
 const MANY: usize = 5000;
 /// Messages whose median counts.
 const MESSAGES: usize = 9;
+/// Bytes of an order without a table, and of an answer to one.
+pub const BARE_ORDER: usize = 40;
+/// See [`BARE_ORDER`].
+pub const ANSWER: usize = 48;
+/// Sockets and bytes of the table of Placement's rows: a join, and a restart.
+const JOINED: (usize, u32) = (1000, 68_500);
+const RESTARTED: (usize, u32) = (100, 6_850);
+/// Rounds whose mean counts.
+const ROUNDS: u32 = 20;
 /// Clients that connect again and again, and for how long; Sentry's rows have the same.
 const CLIENTS: usize = 64;
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -58,6 +69,17 @@ pub fn rows() -> Vec<Row> {
         Row::new("floor: CPU of a message to 5,000", "ms", None),
         Row::new("floor: RSS with 5,000 bare streams", "MB", None),
         Row::new(
+            "floor: a round of 1,000 plain sockets with a table of 1,000, last is unlocked",
+            "ms",
+            None,
+        ),
+        Row::new("floor: CPU of that round", "ms", None),
+        Row::new(
+            "floor: a round of 100 plain sockets with a table of 100, blocked time of each",
+            "ms",
+            None,
+        ),
+        Row::new(
             "floor: a bare TLS connection with one request, CPU of the server",
             "µs",
             None,
@@ -73,11 +95,13 @@ pub async fn measure(duration: Duration) -> Result<Vec<f64>> {
     let hops = hops(&program, folder.path(), duration).await?;
     let split = Split::begin().await?;
     let streams = streams(&program, folder.path(), &identity, split.as_ref()).await;
+    let joined = round(&program, folder.path(), JOINED, split.as_ref()).await;
+    let restarted = round(&program, folder.path(), RESTARTED, split.as_ref()).await;
     let connection = connections(&program, folder.path(), &identity, split.as_ref()).await;
     if let Some(split) = split {
         split.end().await?;
     }
-    let (streams, connection) = (streams?, connection?);
+    let (streams, joined, restarted, connection) = (streams?, joined?, restarted?, connection?);
     Ok(vec![
         hops.cpu_per_request,
         hops.added_p50,
@@ -86,6 +110,9 @@ pub async fn measure(duration: Duration) -> Result<Vec<f64>> {
         streams.many.as_secs_f64() * 1e3,
         streams.cpu.as_secs_f64() * 1e3,
         streams.rss,
+        joined.took.as_secs_f64() * 1e3,
+        joined.cpu.as_secs_f64() * 1e3,
+        restarted.blocked.as_secs_f64() * 1e3,
         connection,
     ])
 }
@@ -137,6 +164,42 @@ async fn streams(
         many,
         cpu,
         rss,
+    })
+}
+
+/// Means of a round.
+struct Round {
+    /// Until the last has had its three orders.
+    took: Duration,
+    /// Of the server.
+    cpu: Duration,
+    /// Of each, from the table until the order after it.
+    blocked: Duration,
+}
+
+async fn round(
+    program: &Path,
+    folder: &Path,
+    (sockets, table): (usize, u32),
+    split: Option<&Split>,
+) -> Result<Round> {
+    let (port, orders) = (ports::free().await?, ports::free().await?);
+    let server = start(program, folder, "rounds", orders, port, split).await?;
+    let pid = pid(&server)?;
+    let mut rounds = Rounds::begin(port, orders, sockets, table).await?;
+    // In the first one the server accepts all of them.
+    rounds.round().await?;
+    rounds.forget_blocked();
+    let before = process::cpu_time(pid)?;
+    let mut took = Duration::ZERO;
+    for _ in 0..ROUNDS {
+        took += rounds.round().await?;
+    }
+    let cpu = process::cpu_time(pid)?.saturating_sub(before);
+    Ok(Round {
+        took: took / ROUNDS,
+        cpu: cpu / ROUNDS,
+        blocked: rounds.blocked() / ROUNDS / u32::try_from(sockets)?,
     })
 }
 

@@ -12,6 +12,10 @@ use anyhow::{Context as _, Result};
 use dapr_bench::report::{Row, Target};
 use dapr_bench::{floor, injector, operator, placement, report, rows, sentry};
 
+// Ten thousand clients live in this program, and what they take is in the way of what is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Time of each invocation load.
 const DURATION: Duration = Duration::from_secs(10);
 
@@ -38,6 +42,8 @@ enum Group {
     Injector,
     Operator,
     Placement,
+    /// Placement with ten thousand hosts.
+    PlacementOfMany,
     Sizes,
 }
 
@@ -106,7 +112,7 @@ fn groups(names: impl Iterator<Item = String>) -> Result<Vec<Group>> {
 }
 
 impl Group {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Floor,
         Self::Daprd,
         Self::Sentry,
@@ -115,6 +121,7 @@ impl Group {
         Self::Injector,
         Self::Operator,
         Self::Placement,
+        Self::PlacementOfMany,
         Self::Sizes,
     ];
 
@@ -128,6 +135,7 @@ impl Group {
             Self::Injector => "injector",
             Self::Operator => "operator",
             Self::Placement => "placement",
+            Self::PlacementOfMany => "placement-many",
             Self::Sizes => "sizes",
         }
     }
@@ -162,6 +170,7 @@ impl Group {
             Self::Injector => injector::rows(),
             Self::Operator => operator::rows(),
             Self::Placement => placement::rows(),
+            Self::PlacementOfMany => placement::rows_of_many(),
             Self::Sizes => SIZES
                 .iter()
                 .map(|(_, name)| Row::new(name, "MB", None))
@@ -189,6 +198,7 @@ impl Group {
             Self::Injector => injector::measure(folder).await,
             Self::Operator => operator::measure(folder).await,
             Self::Placement => placement::measure(folder).await,
+            Self::PlacementOfMany => placement::measure_many(folder).await,
             Self::Sizes => SIZES
                 .iter()
                 .map(|(file, _)| rows::size(folder, file))

@@ -16,6 +16,7 @@ use crate::report::{Row, Target};
 
 pub mod crowd;
 pub mod server;
+pub mod stream;
 pub mod wire;
 
 use crowd::Crowd;
@@ -36,6 +37,8 @@ const NAMESPACES: usize = 100;
 /// How many connect at once, and how many of them restart one after the other.
 const WAVE: usize = 1000;
 const RESTARTS: usize = MANY / 10;
+/// How far apart the hosts of a row come that come one after the other.
+const APART: Duration = Duration::from_millis(1);
 /// Starts per run; the median counts.
 const STARTS: usize = 9;
 
@@ -59,6 +62,12 @@ pub fn rows() -> Vec<Row> {
         row("Placement: CPU of that crowd", "ms", ratio(0.05)),
         row("Placement: RSS with 1,000 hosts", "MB", at_most(60.0)),
         row(
+            "Placement: 1,000 hosts, one every millisecond, until all have all",
+            "ms",
+            None,
+        ),
+        row("Placement: CPU of those", "ms", None),
+        row(
             "Placement: one of 100 hosts stops reading, blocked time of each other",
             "ms",
             None,
@@ -69,6 +78,16 @@ pub fn rows() -> Vec<Row> {
             "ms",
             at_most(2000.0),
         ),
+        row("Placement: idle RSS", "MB", at_most(10.0)),
+        row("Placement: start to healthy", "ms", at_most(15.0)),
+    ]
+}
+
+/// The rows of many hosts, in the order of the values of [`measure_many`].
+pub fn rows_of_many() -> Vec<Row> {
+    let at_most = |limit| Some(Target::AtMost(limit));
+    let row = Row::new;
+    vec![
         row(
             "Placement: RSS with 10,000 hosts in 100 namespaces",
             "MB",
@@ -77,15 +96,13 @@ pub fn rows() -> Vec<Row> {
         row(
             "Placement: 1,000 of them restart in turn, blocked time of all together",
             "ms",
-            ratio(0.05),
+            Some(Target::RatioAtMost(0.05)),
         ),
         row(
             "Placement: until all have one of those again, p99",
             "ms",
             at_most(500.0),
         ),
-        row("Placement: idle RSS", "MB", at_most(10.0)),
-        row("Placement: start to healthy", "ms", at_most(15.0)),
     ]
 }
 
@@ -101,6 +118,17 @@ pub async fn measure(binaries: &Path) -> Result<Vec<f64>> {
     values.push(idle_rss);
     values.push(start);
     Ok(values)
+}
+
+/// Measures it with many hosts, which takes minutes.
+pub async fn measure_many(binaries: &Path) -> Result<Vec<f64>> {
+    let split = Split::begin().await?;
+    let many = many(binaries, split.as_ref()).await;
+    if let Some(split) = split {
+        split.end().await?;
+    }
+    let many = many?;
+    Ok(vec![many.rss, many.blocked, many.restart_p99])
 }
 
 /// Megabytes, and milliseconds until it is healthy.
@@ -140,23 +168,37 @@ async fn loaded(binaries: &Path, split: Option<&Split>) -> Result<Vec<f64>> {
     drop(crowd);
     cluster.end().await?;
 
+    let (apart, apart_cpu) = apart(binaries, split).await?;
     let silent = blocked(binaries, split, Health::OneSilent).await?;
     let well = blocked(binaries, split, Health::Well).await?;
     let failover = failover(binaries, split).await?;
-    let many = many(binaries, split).await?;
     Ok(vec![
         median(joins)?,
         join_cpu,
         together,
         together_cpu,
         rss,
+        apart,
+        apart_cpu,
         silent,
         well,
         failover,
-        many.rss,
-        many.blocked,
-        many.restart_p99,
     ])
+}
+
+/// Hosts that come one after the other: milliseconds until all have all, and of CPU.
+async fn apart(binaries: &Path, split: Option<&Split>) -> Result<(f64, f64)> {
+    let cluster = Cluster::start(binaries, 1, split).await?;
+    let pid = cluster.pid(0)?;
+    let before = process::cpu_time(pid)?;
+    let began = Instant::now();
+    let mut crowd = Crowd::new(cluster.ports());
+    crowd.join_every(CROWD, APART).await?;
+    let took = millis(began.elapsed());
+    let cpu = millis(process::cpu_time(pid)?.saturating_sub(before));
+    drop(crowd);
+    cluster.end().await?;
+    Ok((took, cpu))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,17 +5,21 @@
 //! - `floor callee <port> <application's port> <folder>`: the other way round.
 //! - `floor streams <port> <port of orders> <folder>`: HTTP/2 over mutual TLS; whoever connects to the port of orders makes it
 //!   send one message on every stream.
+//! - `floor rounds <port of orders> <port> <folder>`: plain sockets without any library; whoever connects to the port of orders
+//!   and writes the size of a table makes it send three orders to everybody as Placement does, each when all have answered
+//!   the one before. It does nothing else, so that this is a lower bound.
 //! - `floor answers <port> 0 <folder>`: HTTP/2 over TLS without a certificate of the client; each request gets one message.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use dapr_bench::floor::{MESSAGE, identity::Identity};
+use dapr_bench::floor::{ANSWER, BARE_ORDER, MESSAGE, identity::Identity};
 use futures::StreamExt as _;
 use http::{Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -45,7 +49,7 @@ async fn main() -> Result<()> {
         .context("a crypto provider is installed twice")?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [role, port, other, folder] = arguments.as_slice() else {
-        bail!("floor caller|callee|streams|answers <port> <other port> <folder>");
+        bail!("floor caller|callee|streams|rounds|answers <port> <other port> <folder>");
     };
     let (port, other): (u16, u16) = (port.parse()?, other.parse()?);
     let identity = Identity::read(Path::new(folder))?;
@@ -53,6 +57,7 @@ async fn main() -> Result<()> {
         "caller" => caller(port, other, &identity).await,
         "callee" => callee(port, other, &identity).await,
         "streams" => streams(port, other, &identity).await,
+        "rounds" => rounds(other, port),
         "answers" => answers(port, &identity).await,
         other => bail!("there is no {other}"),
     }
@@ -165,6 +170,45 @@ async fn streams(port: u16, orders: u16, identity: &Identity) -> Result<()> {
                 .await?;
             anyhow::Ok(())
         });
+    }
+}
+
+/// Blocks its thread, which has nothing else to do: it reads in the order it wrote, which needs no other system call.
+fn rounds(port: u16, orders: u16) -> Result<()> {
+    let (listener, orders) = (listen(port)?.into_std()?, listen(orders)?.into_std()?);
+    orders.set_nonblocking(false)?;
+    let mut streams = Vec::new();
+    let bare = [b'x'; BARE_ORDER];
+    let mut answer = [0; ANSWER];
+    loop {
+        let (mut order, _) = orders.accept()?;
+        let mut size = [0; 4];
+        // A connection that says nothing asks whether somebody listens.
+        if order.read_exact(&mut size).is_err() {
+            continue;
+        }
+        let table = vec![b'x'; usize::try_from(u32::from_be_bytes(size))?];
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    stream.set_nodelay(true)?;
+                    // No write waits for its reader.
+                    socket2::SockRef::from(&stream).set_send_buffer_size(2 * table.len())?;
+                    streams.push(stream);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for order in [&bare[..], &table, &bare] {
+            for stream in &mut streams {
+                stream.write_all(order)?;
+            }
+            for stream in &mut streams {
+                stream.read_exact(&mut answer)?;
+            }
+        }
     }
 }
 

@@ -6,23 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
-use http::uri::PathAndQuery;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::client::Grpc;
-use tonic::transport::Endpoint;
+use tokio::time::{interval, timeout};
 
-use super::wire::{self, Raw, Seen};
+use super::stream;
+use super::wire::{self, Seen};
 
 /// The longest any table may take; upstream needs half a minute for a crowd of a thousand.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// One host in so many decodes every order in full.
 const IN_FULL: usize = 50;
+/// An order of as many bytes has a table.
+const TABLE: usize = 1 << 10;
 /// Pause of a host between two replicas that both do not serve.
 const RETRY: Duration = Duration::from_millis(10);
-const REPORT_DAPR_STATUS: &str = "/dapr.proto.placement.v1.Placement/ReportDaprStatus";
 
 /// Hosts of one type, dealt out to one or more namespaces.
 #[derive(Debug)]
@@ -49,6 +48,8 @@ struct Board {
     blocked_micros: AtomicU64,
     /// The first host answers nothing from now on.
     silent: AtomicBool,
+    /// The last table that was read.
+    table: Mutex<Option<(Vec<u8>, Seen)>>,
 }
 
 impl Board {
@@ -58,6 +59,22 @@ impl Board {
         self.settled.store(0, Ordering::Release);
         self.target.store(hosts, Ordering::Release);
         self.awaited.store(hosts, Ordering::Release);
+    }
+
+    /// What an order says. All hosts get the same table, so it is read once and compared with what the others get.
+    fn read(&self, order: &[u8]) -> Option<Seen> {
+        if order.len() < TABLE {
+            return wire::scan(order);
+        }
+        let mut table = self.table.lock();
+        match &*table {
+            Some((bytes, seen)) if bytes == order => Some(seen.clone()),
+            _ => {
+                let seen = wire::scan(order)?;
+                *table = Some((order.to_vec(), seen.clone()));
+                Some(seen)
+            }
+        }
     }
 
     async fn settled(&self) {
@@ -89,6 +106,12 @@ impl Crowd {
 
     /// More hosts come, all at once. Returns when all serve with a table that has all of their namespace.
     pub async fn join(&mut self, more: usize) -> Result<()> {
+        self.join_every(more, Duration::ZERO).await
+    }
+
+    /// As [`Crowd::join`], one host after the other.
+    pub async fn join_every(&mut self, more: usize, pause: Duration) -> Result<()> {
+        let mut clock = (!pause.is_zero()).then(|| interval(pause));
         let first = self.restarts.len();
         self.restarts.extend((0..more).map(|_| Arc::default()));
         self.expect_return();
@@ -101,6 +124,9 @@ impl Crowd {
                 restart: Arc::clone(restart),
             };
             let board = self.boards.get(namespace).context("no namespace")?;
+            if let Some(clock) = &mut clock {
+                clock.tick().await;
+            }
             self.hosts.spawn(run(place, Arc::clone(board)));
         }
         self.settled().await
@@ -197,11 +223,6 @@ async fn run(place: Place, board: Arc<Board>) -> Result<()> {
 
 async fn serve(place: &Place, port: u16, board: &Board) -> Result<()> {
     let number = place.number;
-    let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
-        .connect()
-        .await?;
-    let mut client = Grpc::new(channel).max_decoding_message_size(usize::MAX);
-    client.ready().await?;
     let (answers, queue) = mpsc::channel(16);
     let app = format!("app-{number}");
     answers
@@ -219,22 +240,20 @@ async fn serve(place: &Place, port: u16, board: &Board) -> Result<()> {
             ..Host::default()
         })
         .await?;
-    let request = tonic::Request::new(ReceiverStream::new(queue));
-    let path = PathAndQuery::from_static(REPORT_DAPR_STATUS);
-    let mut orders = client.streaming(request, path, Raw).await?.into_inner();
+    let mut orders = stream::open(port, queue).await?;
     let mut hosts = 0;
     let mut settled_in = None;
     let mut blocked_since = None;
     loop {
         let order = tokio::select! {
-            order = orders.message() => order?.context("the stream ended without a status")?,
+            order = orders.next() => order?,
             () = place.restart.notified() => bail!("the host is restarted"),
         };
         if number == 0 && board.silent.load(Ordering::Acquire) {
             continue;
         }
-        let seen = wire::scan(&order).context("not an order")?;
-        if number.is_multiple_of(IN_FULL) && wire::decode(&order).as_ref() != Some(&seen) {
+        let seen = board.read(order).context("not an order")?;
+        if number.is_multiple_of(IN_FULL) && wire::decode(order).as_ref() != Some(&seen) {
             bail!("an order reads differently in full");
         }
         let Seen {

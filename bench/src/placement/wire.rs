@@ -1,48 +1,7 @@
 //! Orders as bytes: decoding a table of a thousand hosts a thousand times would cost more than what is measured.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use dapr_proto::dapr::proto::placement::v1::{Host, PlacementOrder};
+use dapr_proto::dapr::proto::placement::v1::PlacementOrder;
 use prost::Message as _;
-use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-
-/// Writes `Host`, reads the bytes of orders as they are.
-#[derive(Debug, Default)]
-pub struct Raw;
-
-impl Codec for Raw {
-    type Encode = Host;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Host;
-    type Error = Status;
-
-    fn encode(&mut self, item: Host, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(&*item.encode_to_vec());
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
 
 /// What counts of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +111,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use std::collections::HashMap;
 
-    use dapr_proto::dapr::proto::placement::v1::{PlacementTable, PlacementTables};
+    use dapr_proto::dapr::proto::placement::v1::{Host, PlacementTable, PlacementTables};
 
     use super::*;
 
