@@ -8,10 +8,9 @@ use futures::StreamExt as _;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use prost::Message as _;
+use prost::{EncodeError, Message as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service as _, ServiceExt as _};
@@ -42,8 +41,7 @@ pub async fn open(port: u16, messages: mpsc::Receiver<Host>) -> Result<Orders> {
         .initial_connection_window_size(WINDOW)
         .connect()
         .await?;
-    let messages =
-        ReceiverStream::new(messages).map(|host| Ok::<_, Status>(Frame::data(frame(&host))));
+    let messages = ReceiverStream::new(messages).map(|host| frame(&host).map(Frame::data));
     let request = Request::post(REPORT_DAPR_STATUS)
         .header(header::TE, "trailers")
         .header(header::CONTENT_TYPE, "application/grpc")
@@ -88,14 +86,13 @@ fn whole(buffer: &[u8]) -> Result<Option<usize>> {
     Ok((rest.len() >= length).then_some(length))
 }
 
-fn frame(host: &Host) -> Bytes {
+fn frame(host: &Host) -> Result<Bytes, EncodeError> {
     let length = host.encoded_len();
     let mut frame = BytesMut::with_capacity(PREFIX + length);
     frame.put_u8(0);
     frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // There is room for it.
-    frame.put_slice(&host.encode_to_vec());
-    frame.freeze()
+    host.encode(&mut frame)?;
+    Ok(frame.freeze())
 }
 
 #[cfg(test)]
@@ -108,7 +105,7 @@ mod tests {
             id: "app".to_owned(),
             ..Host::default()
         };
-        let framed = frame(&host);
+        let framed = frame(&host).expect("room");
         let length = host.encoded_len();
         for cut in 0..framed.len() {
             assert_eq!(whole(&framed[..cut]).expect("no error"), None, "{cut}");
