@@ -1,19 +1,19 @@
 //! One stream of a sidecar: the reader of its messages and the two ends of its orders.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use dapr_proto::dapr::proto::placement::v1::Host;
 use dapr_security::{Identity, grpc};
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::admission::{self, Refusal};
@@ -28,37 +28,69 @@ const UNREAD_ORDERS: usize = 1024;
 /// The bytes they may have together. All streams share an order, but one that never reads would keep tables that
 /// nobody else has any more; four of the largest are a dozen of those that thousands of hosts make.
 const UNREAD_BYTES: usize = 4 * TABLE_LIMIT;
+/// Orders a stream keeps room for when it has read all.
+const KEPT_ORDERS: usize = 4;
 
-/// Opens the two ends. The token is cancelled as soon as either of them is dropped.
-pub(crate) fn channel() -> (Outbox, Orders, CancellationToken) {
-    let (sender, receiver) = mpsc::channel(UNREAD_ORDERS);
-    let (end, ended) = oneshot::channel();
-    let over = CancellationToken::new();
-    let unread = Arc::new(AtomicUsize::new(0));
-    let outbox = Outbox {
-        sender,
-        unread: Arc::clone(&unread),
-        end,
-        _over: over.clone().drop_guard(),
-    };
-    let orders = Orders {
-        receiver,
-        unread,
-        ended: Some(ended),
-        _over: over.clone().drop_guard(),
-    };
-    (outbox, orders, over)
+/// Opens the two ends, and what tells that either of them is gone.
+pub(crate) fn channel() -> (Outbox, Orders, Over) {
+    let shared = Arc::<Shared>::default();
+    let outbox = Outbox(Arc::clone(&shared));
+    let orders = Orders(Arc::clone(&shared));
+    (outbox, orders, Over(shared))
+}
+
+/// What the ends of a stream share. It is one piece, because there are ten thousand of them.
+#[derive(Debug, Default)]
+struct Shared(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    orders: VecDeque<Bytes>,
+    /// The bytes they have together.
+    unread: usize,
+    end: End,
+    /// One of the ends was dropped.
+    is_over: bool,
+    /// Who sends the orders, and waits for the next one.
+    body: Option<Waker>,
+    /// Who waits until it is over.
+    reader: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+enum End {
+    #[default]
+    Open,
+    /// To be told.
+    With(Status),
+    Told,
+}
+
+impl State {
+    /// Says that one of the ends is dropped. The wakers are for after the lock.
+    fn is_dropped(&mut self) -> [Option<Waker>; 2] {
+        self.is_over = true;
+        self.orders = VecDeque::new();
+        self.unread = 0;
+        [self.body.take(), self.reader.take()]
+    }
+}
+
+fn wake(waiting: impl IntoIterator<Item = Option<Waker>>) {
+    waiting.into_iter().flatten().for_each(Waker::wake);
+}
+
+/// Keeps who is to be woken; most often it is the same one again.
+fn wait(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
 }
 
 /// The end that writes orders.
 #[derive(Debug)]
-pub(crate) struct Outbox {
-    sender: mpsc::Sender<Bytes>,
-    /// Bytes that are queued.
-    unread: Arc<AtomicUsize>,
-    end: oneshot::Sender<Status>,
-    _over: DropGuard,
-}
+pub(crate) struct Outbox(Arc<Shared>);
 
 /// A stream did not read its orders.
 #[derive(Debug)]
@@ -67,62 +99,98 @@ pub(crate) struct Full;
 impl Outbox {
     /// Queues the frame of an order. One for a stream that has ended is dropped: its reader reports the end.
     pub(crate) fn send(&self, order: Bytes) -> Result<(), Full> {
-        if self.sender.is_closed() {
+        let mut state = self.0.0.lock();
+        if state.is_over {
             return Ok(());
         }
-        // One writer: only the reader changes it meanwhile, and takes away.
-        let unread = self.unread.load(Ordering::Relaxed);
-        if unread > 0 && unread + order.len() > UNREAD_BYTES {
+        let bytes = state.unread + order.len();
+        if state.orders.len() == UNREAD_ORDERS || (state.unread > 0 && bytes > UNREAD_BYTES) {
             return Err(Full);
         }
-        self.unread.fetch_add(order.len(), Ordering::Relaxed);
-        match self.sender.try_send(order) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(Full),
-        }
+        state.unread = bytes;
+        state.orders.push_back(order);
+        let body = state.body.take();
+        drop(state);
+        wake([body]);
+        Ok(())
     }
 
     /// Ends the stream with a status. Orders that were not read are dropped.
     pub(crate) fn end(self, status: Status) {
-        // Nobody listens any more when the sidecar has gone first.
-        drop(self.end.send(status));
+        self.0.0.lock().end = End::With(status);
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock();
+        if matches!(state.end, End::Open) {
+            let status = Status::unknown("stream was abandoned by the server");
+            state.end = End::With(status);
+        }
+        let waiting = state.is_dropped();
+        drop(state);
+        wake(waiting);
     }
 }
 
 /// The end that is the body of the response.
 #[derive(Debug)]
-pub(crate) struct Orders {
-    receiver: mpsc::Receiver<Bytes>,
-    unread: Arc<AtomicUsize>,
-    ended: Option<oneshot::Receiver<Status>>,
-    _over: DropGuard,
-}
+pub(crate) struct Orders(Arc<Shared>);
 
 impl http_body::Body for Orders {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(ended) = &mut self.ended else {
-            return Poll::Ready(None);
-        };
-        if let Poll::Ready(status) = Pin::new(ended).poll(cx) {
-            self.ended = None;
-            let status =
-                status.unwrap_or_else(|_| Status::unknown("stream was abandoned by the server"));
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
-        }
-        match ready!(self.receiver.poll_recv(cx)) {
-            Some(order) => {
-                self.unread.fetch_sub(order.len(), Ordering::Relaxed);
-                Poll::Ready(Some(Ok(Frame::data(order))))
+        let mut state = self.0.0.lock();
+        match &state.end {
+            End::Open => {}
+            End::With(status) => {
+                let frame = Frame::trailers(trailers(status));
+                state.end = End::Told;
+                return Poll::Ready(Some(Ok(frame)));
             }
-            // The other end is being dropped; what it said last arrives with the status.
-            None => Poll::Pending,
+            End::Told => return Poll::Ready(None),
         }
+        let Some(order) = state.orders.pop_front() else {
+            wait(&mut state.body, cx);
+            return Poll::Pending;
+        };
+        state.unread -= order.len();
+        if state.orders.is_empty() && state.orders.capacity() > KEPT_ORDERS {
+            state.orders = VecDeque::new();
+        }
+        Poll::Ready(Some(Ok(Frame::data(order))))
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        let waiting = self.0.0.lock().is_dropped();
+        wake(waiting);
+    }
+}
+
+/// Tells when a stream is over, to one who waits.
+#[derive(Debug)]
+pub(crate) struct Over(Arc<Shared>);
+
+impl Over {
+    /// Waits until one of the ends is gone.
+    async fn wait(&self) {
+        poll_fn(|cx| {
+            let mut state = self.0.0.lock();
+            if state.is_over {
+                return Poll::Ready(());
+            }
+            wait(&mut state.reader, cx);
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -142,12 +210,19 @@ pub(crate) struct Reader {
     pub(crate) stream: StreamId,
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) term: Arc<Term>,
-    pub(crate) over: CancellationToken,
+    pub(crate) over: Over,
 }
 
 impl Reader {
     pub(crate) async fn run(self, mut messages: Streaming<Host>, outbox: Outbox) {
-        let first = match self.next(&mut messages).await {
+        // Once the namespace has the stream it ends it with the term, too; a thousand that all wait for the same token
+        // would be in each other's way with every message.
+        let first = tokio::select! {
+            biased;
+            status = self.term.ended() => Next::Ended(status),
+            first = self.next(&mut messages) => first,
+        };
+        let first = match first {
             Next::Message(host) => host,
             Next::Ended(status) => return outbox.end(status),
             Next::Over => return,
@@ -232,8 +307,7 @@ impl Reader {
     async fn next(&self, messages: &mut Streaming<Host>) -> Next {
         let message = tokio::select! {
             biased;
-            () = self.over.cancelled() => return Next::Over,
-            status = self.term.ended() => return Next::Ended(status),
+            () = self.over.wait() => return Next::Over,
             message = messages.message() => message,
         };
         match message {
@@ -272,6 +346,12 @@ mod tests {
 
     use super::*;
 
+    impl Over {
+        fn is_over(&self) -> bool {
+            self.0.0.lock().is_over
+        }
+    }
+
     /// The code and the text the orders end with.
     async fn status(orders: &mut Orders) -> (String, String) {
         let frame = orders
@@ -297,9 +377,9 @@ mod tests {
         outbox.send(Bytes::from_static(b"one")).expect("room");
         let frame = orders.frame().await.expect("open").expect("never fails");
         assert_eq!(frame.into_data().expect("an order"), "one");
-        assert!(!over.is_cancelled());
+        assert!(!over.is_over());
         outbox.end(Status::unknown("EOF"));
-        assert!(over.is_cancelled());
+        assert!(over.is_over());
         let expected = ("2".to_owned(), "EOF".to_owned());
         assert_eq!(status(&mut orders).await, expected);
         assert!(orders.frame().await.is_none());
@@ -320,7 +400,7 @@ mod tests {
         }
         assert!(outbox.send(Bytes::new()).is_err());
         drop(orders);
-        assert!(over.is_cancelled());
+        assert!(over.is_over());
         assert!(
             outbox.send(Bytes::new()).is_ok(),
             "a stream that has gone is not full"
@@ -336,7 +416,7 @@ mod tests {
         }
         assert!(outbox.send(table()).is_err());
         assert!(outbox.send(Bytes::from_static(b"lock")).is_err());
-        assert_eq!(outbox.unread.load(Ordering::Relaxed), UNREAD_BYTES);
+        assert_eq!(outbox.0.0.lock().unread, UNREAD_BYTES);
         // What was read is not held any more.
         drop(orders.frame().await.expect("open").expect("never fails"));
         outbox.send(table()).expect("room");

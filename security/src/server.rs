@@ -9,6 +9,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -331,13 +333,22 @@ impl<S> Server<S> {
         C: GracefulConnection<Error: Display>,
         T: AsyncWrite + Unpin,
     {
+        // Asked only when one of them has something to say: each looks at what all connections share, and a connection is
+        // polled for every message.
+        let mut ends = FuturesUnordered::from_iter([async {
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                () = activity.idle_for(self.options.max_connection_idle) => {}
+                () = activity.silent_for(self.options.header_timeout) => {}
+                () = activity.busy_for(self.options.max_connection_busy) => {}
+            }
+        }]);
         tokio::select! {
+            biased;
             result = flusher.drive(connection.as_mut()) => return log_end(result, remote),
-            () = self.shutdown.cancelled() => {}
-            () = activity.idle_for(self.options.max_connection_idle) => {}
-            () = activity.silent_for(self.options.header_timeout) => {}
-            () = activity.busy_for(self.options.max_connection_busy) => {}
+            _ = ends.next() => {}
         }
+        drop(ends);
         connection.as_mut().graceful_shutdown();
         // A live client answers at once; a dead one, or one that never spoke, must not keep the connection.
         activity.touch();

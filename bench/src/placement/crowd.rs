@@ -1,5 +1,6 @@
 //! Many hosts, each a stream of its own, and a board that knows when all of them have the same table.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -7,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use dapr_proto::dapr::proto::placement::v1::{Host, HostOperation};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
-use super::stream;
+use super::stream::{Order, Stream};
 use super::wire::{self, Seen};
 
 /// The longest any table may take; upstream needs half a minute for a crowd of a thousand.
@@ -62,16 +63,17 @@ impl Board {
     }
 
     /// What an order says. All hosts get the same table, so it is read once and compared with what the others get.
-    fn read(&self, order: &[u8]) -> Option<Seen> {
-        if order.len() < TABLE {
-            return wire::scan(order);
+    fn read(&self, order: &Order) -> Option<Seen> {
+        if order.bytes() < TABLE {
+            return wire::scan(&order.to_vec());
         }
         let mut table = self.table.lock();
         match &*table {
-            Some((bytes, seen)) if bytes == order => Some(seen.clone()),
+            Some((bytes, seen)) if order.is(bytes) => Some(seen.clone()),
             _ => {
-                let seen = wire::scan(order)?;
-                *table = Some((order.to_vec(), seen.clone()));
+                let bytes = order.to_vec();
+                let seen = wire::scan(&bytes)?;
+                *table = Some((bytes, seen.clone()));
                 Some(seen)
             }
         }
@@ -223,37 +225,36 @@ async fn run(place: Place, board: Arc<Board>) -> Result<()> {
 
 async fn serve(place: &Place, port: u16, board: &Board) -> Result<()> {
     let number = place.number;
-    let (answers, queue) = mpsc::channel(16);
     let app = format!("app-{number}");
-    answers
-        .send(Host {
-            name: format!(
-                "10.{}.{}.{}:50002",
-                number / 65536,
-                number / 256 % 256,
-                number % 256
-            ),
-            id: app.clone(),
-            namespace: place.namespace.clone(),
-            entities: vec!["Counter".to_owned()],
-            operation: HostOperation::Report.into(),
-            ..Host::default()
-        })
-        .await?;
-    let mut orders = stream::open(port, queue).await?;
+    let host = Host {
+        name: format!(
+            "10.{}.{}.{}:50002",
+            number / 65536,
+            number / 256 % 256,
+            number % 256
+        ),
+        id: app.clone(),
+        namespace: place.namespace.clone(),
+        entities: vec!["Counter".to_owned()],
+        operation: HostOperation::Report.into(),
+        ..Host::default()
+    };
+    let mut stream = Stream::open(port, &host).await?;
+    let mut restarted = pin!(place.restart.notified());
     let mut hosts = 0;
     let mut settled_in = None;
     let mut blocked_since = None;
     loop {
         let order = tokio::select! {
-            order = orders.next() => order?,
-            () = place.restart.notified() => bail!("the host is restarted"),
+            biased;
+            order = stream.next() => order?,
+            () = &mut restarted => bail!("the host is restarted"),
         };
         if number == 0 && board.silent.load(Ordering::Acquire) {
             continue;
         }
-        let seen = board.read(order).context("not an order")?;
-        if number.is_multiple_of(IN_FULL) && wire::decode(order).as_ref() != Some(&seen) {
+        let seen = board.read(&order).context("not an order")?;
+        if number.is_multiple_of(IN_FULL) && wire::decode(&order.to_vec()).as_ref() != Some(&seen) {
             bail!("an order reads differently in full");
         }
         let Seen {
@@ -288,14 +289,12 @@ async fn serve(place: &Place, port: u16, board: &Board) -> Result<()> {
             }
             other => bail!("order {other:?}"),
         };
-        answers
-            .send(Host {
-                id: app.clone(),
-                namespace: place.namespace.clone(),
-                operation: answer.into(),
-                version: Some(version),
-                ..Host::default()
-            })
-            .await?;
+        stream.send(&Host {
+            id: app.clone(),
+            namespace: place.namespace.clone(),
+            operation: answer.into(),
+            version: Some(version),
+            ..Host::default()
+        })?;
     }
 }
