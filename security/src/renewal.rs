@@ -234,6 +234,7 @@ fn read(path: &Path) -> Result<TrustAnchors, io::Error> {
 
 /// Asks for the first identity until there is one or the answer is no.
 pub(crate) async fn first(client: &Client, bundle: &mut Bundle) -> Result<Svid, Error> {
+    let mut pause = FIRST_WAIT;
     loop {
         match client.fetch(&bundle.anchors, None).await {
             Err(Error::Unreachable(status)) => {
@@ -249,9 +250,10 @@ pub(crate) async fn first(client: &Client, bundle: &mut Bundle) -> Result<Svid, 
             Err(error) => return Err(error),
         }
         tokio::select! {
-            () = sleep(WAIT) => {}
+            () = sleep(pause) => {}
             _ = bundle.changed() => {}
         }
+        pause = (pause * 2).min(WAIT);
     }
 }
 

@@ -159,7 +159,17 @@ async fn sign(
             });
         }
         attempt += 1;
-        sleep(BACKOFF * attempt).await;
+        sleep(pause(status.code(), attempt)).await;
+    }
+}
+
+/// Before the next try. Nobody is burdened by tries that nobody takes, and a pod that starts waits for nothing else; who has
+/// refused is given more and more time to see what it did not see.
+fn pause(code: Code, attempt: u32) -> Duration {
+    if is_refusal(code) {
+        BACKOFF * attempt
+    } else {
+        BACKOFF
     }
 }
 
@@ -177,6 +187,14 @@ fn is_refusal(code: Code) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_refusals_are_waited_for_ever_longer() {
+        let pauses = |code| (1..=RETRIES).map(move |attempt| pause(code, attempt).as_millis());
+        assert!(pauses(Code::Unavailable).eq([100; 5]));
+        assert!(pauses(Code::DeadlineExceeded).eq([100; 5]));
+        assert!(pauses(Code::PermissionDenied).eq([100, 200, 300, 400, 500]));
+    }
 
     fn check(address: &str, expected: Option<&str>) {
         let found = endpoint(address)
