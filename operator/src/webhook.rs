@@ -4,6 +4,7 @@
 //! of the CRD that names this operator.
 
 mod crd;
+mod ownership;
 mod server;
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! `operator crds`: applies the custom resource definitions this binary knows.
 //!
 //! helm installs definitions once and never changes them; a hook of the chart runs this before an upgrade. A definition
-//! is never deleted, and the conversion of one that is there stays what it is: its address and certificate belong to
-//! the operator that serves it.
+//! is never deleted, and the address of the conversion of one that is there stays what it is, as its certificate does: the
+//! operator that serves it has written them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,13 +14,15 @@ use dapr_kit::flags::Environment;
 use dapr_kit::log::{self, LogArgs, LogIdentity};
 use dapr_kit::shutdown::Shutdown;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-/// Who owns the fields.
-const FIELD_MANAGER: &str = "dapr-crds";
+/// Who owns the fields: helm 4 does when it installs them, and would be refused the next install by another owner.
+const FIELD_MANAGER: &str = "helm";
+/// Where a definition says in which namespace the operator is that converts.
+const ADDRESS: &str = "/spec/conversion/webhook/clientConfig/service/namespace";
 /// How long the API server may take to serve a definition that is new, and the pause between two looks.
 const ESTABLISHED: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
@@ -75,29 +77,25 @@ async fn apply(
     name: &str,
     definition: Value,
 ) -> anyhow::Result<&'static str> {
-    if definitions.get_opt(name).await?.is_none() {
-        // An apply would own the conversion, and the next one without it would remove it.
-        let parameters = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        let new = serde_json::from_value(definition.clone())?;
-        match definitions.create(&parameters, &new).await {
-            Ok(_) => return Ok("created"),
-            // Somebody else was faster.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let there = definitions.get_opt(name).await?;
+    let done = if there.is_some() {
+        "applied"
+    } else {
+        "created"
+    };
+    let there = there.map(serde_json::to_value).transpose()?;
+    let patch = Patch::Apply(with_address(definition, there.as_ref()));
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = Patch::Apply(without_conversion(definition));
     definitions.patch(name, &parameters, &patch).await?;
-    Ok("applied")
+    Ok(done)
 }
 
-fn without_conversion(mut definition: Value) -> Value {
-    if let Some(spec) = definition.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.remove("conversion");
+/// The definition with the address for conversions that the one that is there has: the operator that serves meanwhile has
+/// written it, and subscriptions could not be read until it did again.
+fn with_address(mut definition: Value, there: Option<&Value>) -> Value {
+    let known = there.and_then(|there| there.pointer(ADDRESS));
+    if let (Some(address), Some(known)) = (definition.pointer_mut(ADDRESS), known) {
+        address.clone_from(known);
     }
     definition
 }
@@ -136,12 +134,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_but_the_conversion_is_applied() {
-        let definition = json!({"metadata": {}, "spec": {"conversion": 1, "group": "dapr.io"}});
-        assert_eq!(
-            without_conversion(definition),
-            json!({"metadata": {}, "spec": {"group": "dapr.io"}})
-        );
+    fn the_address_for_conversions_stays() {
+        let named = |namespace: &str| {
+            let service = json!({"namespace": namespace, "name": "dapr-webhook"});
+            json!({"spec": {"conversion": {"webhook": {"clientConfig": {"service": service}}}}})
+        };
+        let check = |there: Option<&Value>, expected: &str| {
+            let applied = with_address(named("replaceme"), there);
+            assert_eq!(applied, named(expected), "{there:?}");
+        };
+        check(None, "replaceme");
+        check(Some(&json!({"spec": {}})), "replaceme");
+        check(Some(&named("dapr-system")), "dapr-system");
+        // Other kinds have none.
+        let other = json!({"spec": {"group": "dapr.io"}});
+        assert_eq!(with_address(other.clone(), Some(&named("x"))), other);
     }
 
     #[tokio::test]

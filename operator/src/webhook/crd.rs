@@ -21,12 +21,17 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::ownership;
+
 /// The CRD with a conversion.
 const NAME: &str = "subscriptions.dapr.io";
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 /// The pause between reads where the CRD cannot be watched.
 const BLIND: Duration = Duration::from_secs(60);
+
+/// How often fields are given up again that somebody else wrote meanwhile.
+const GIVE_UPS: usize = 3;
 
 /// The pauses of a watch that may be refused for good.
 const SELDOM: Pace = Pace::new(Duration::from_millis(500), Duration::from_secs(300));
@@ -208,7 +213,11 @@ impl Keeper<'_> {
     async fn start(&self) -> Result<(), Error> {
         loop {
             match self.read_and_write().await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    // An operator that wrote the CRD before may have kept what it wrote.
+                    self.give_up().await;
+                    return Ok(());
+                }
                 Err(Error::Refused(error)) if !is_final(&error) => {
                     tracing::warn!(%error, crd = NAME, "the conversion webhook cannot be set yet");
                     sleep(RETRY).await;
@@ -288,6 +297,39 @@ impl Keeper<'_> {
             crd = NAME,
             "the conversion webhook of the CRD names this operator"
         );
+        self.give_up().await;
+        Ok(())
+    }
+
+    /// Leaves what was written to whoever applies the CRD next.
+    async fn give_up(&self) {
+        for _ in 0..GIVE_UPS {
+            match self.try_give_up().await {
+                Ok(()) => return,
+                // Somebody else wrote meanwhile.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => {
+                    tracing::debug!(%error, crd = NAME, "Fields that were written cannot be given up");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn try_give_up(&self) -> Result<(), kube::Error> {
+        let metadata = self.api.get_metadata(NAME).await?.metadata;
+        let fields = metadata.managed_fields.unwrap_or_default();
+        let Some(left) = ownership::given_up(&fields) else {
+            return Ok(());
+        };
+        let patch = json!({"metadata": {
+            "resourceVersion": metadata.resource_version,
+            "managedFields": left,
+        }});
+        let parameters = PatchParams::default();
+        self.api
+            .patch_metadata(NAME, &parameters, &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 }

@@ -295,6 +295,44 @@ async fn the_crd_is_kept_right() -> Result<()> {
     Ok(())
 }
 
+/// helm 4 applies definitions with every install, and is refused what somebody else owns.
+#[tokio::test]
+async fn the_crd_can_be_applied_again() -> Result<()> {
+    let Some((server, listener)) = installed("operator: the CRD of Subscriptions, applied").await?
+    else {
+        return Ok(());
+    };
+    let crds = Api::<CustomResourceDefinition>::all(server.client().await?);
+    let mut documents = dapr_crds::documents::all().into_iter();
+    let document = documents
+        .find(|document| document.definition["metadata"]["name"] == CRD)
+        .context("no definition")?;
+    let service = json!({"namespace": "replaceme", "name": "dapr-webhook"});
+    change(&server, json!({"url": null, "service": service})).await?;
+    let shipped = Patch::Apply(&document.definition);
+    let helm = PatchParams::apply("helm");
+    crds.patch(CRD, &helm.clone().force(), &shipped).await?;
+
+    let webhook = Webhook::start(server.kubeconfig().into(), listener).await?;
+    webhook.ready().await?;
+    for _ in 0..2 {
+        await_condition("our namespace", SOON, || async {
+            let crd = serde_json::to_value(crds.get(CRD).await?)?;
+            let client = &crd["spec"]["conversion"]["webhook"]["clientConfig"];
+            ensure!(client["service"]["namespace"] == "dapr-system", "{client}");
+            ensure!(client["caBundle"].is_string(), "{client}");
+            Ok(())
+        })
+        .await?;
+        await_condition("helm applies it", SOON, || async {
+            crds.patch(CRD, &helm, &shipped).await?;
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_rights_of_the_original_chart_are_enough_to_start() -> Result<()> {
     let Some((server, listener)) = installed("operator: rights on CRDs").await? else {

@@ -276,7 +276,7 @@ fn cannot_be_installed(helm: &Helm) -> Result<()> {
     check(
         helm,
         &["--kube-apiserver", "https://127.0.0.1:1"],
-        &["Kubernetes cluster unreachable", "127.0.0.1:1"],
+        &["cluster unreachable", "127.0.0.1:1"],
     )
 }
 

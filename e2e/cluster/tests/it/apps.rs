@@ -1,5 +1,7 @@
 //! Applications and their sidecars.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use anyhow::{Context as _, Result, bail, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_cluster::{App, Cluster, Namespace, SOON};
@@ -85,6 +87,19 @@ async fn pods_that_start_while_the_injector_is_rolled_have_their_sidecar() -> Re
     };
     cluster.install(&[])?;
     let namespace = Namespace::create(&cluster, "story-rolled").await?;
+    // The story before may have left it only just ready, which the node learns up to a second later.
+    let tried = AtomicU32::new(0);
+    await_condition("the injector is reached", SOON, async || {
+        let name = format!("first-{}", tried.fetch_add(1, Ordering::Relaxed));
+        namespace.pod(&name).await?;
+        let pods = namespace.pods(&name).await?;
+        ensure!(
+            pods.iter().all(|it| sidecar(it).is_some()),
+            "{name} is bare"
+        );
+        Ok(())
+    })
+    .await?;
     let system = Namespace::existing(&cluster, cluster.system());
     let start = async {
         for number in 0..PODS {

@@ -67,7 +67,7 @@ async fn an_install_takes_seconds_and_all_is_healthy() -> Result<()> {
         "helm install --wait, four Deployments that do nothing",
         &seconds(&idle),
     )?;
-    // Helm 3 looks every two seconds.
+    // Helm 4 watches until they are; helm 3 looks every two seconds.
     note("helm install, all pods ready", &seconds(&ready))?;
     let (middle, _) =
         middle_and_greatest(&took.iter().map(Duration::as_secs_f64).collect::<Vec<_>>());

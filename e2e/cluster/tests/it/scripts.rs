@@ -302,6 +302,12 @@ fn a_run_removes_what_it_made_and_nothing_else() -> Result<()> {
         true,
     )?;
     check(&run(&[kind, ("KEEP", "1")], 0)?, "kind delete", false)?;
+    let flags = ("E2E_KIND_FLAGS", "--image node:own --config own.yaml");
+    check(
+        &run(&[kind, flags], 0)?,
+        "--wait 120s --image node:own --config own.yaml",
+        true,
+    )?;
     // Another run's.
     machine.program("kind", "[ \"$*\" != 'get clusters' ] || echo dapr-e2e")?;
     check(&run(&[kind], 1)?, "kind delete", false)?;
