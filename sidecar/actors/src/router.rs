@@ -279,8 +279,8 @@ impl Router {
         match self.place(actor_type, actor_id).await {
             Ok(Place::Local(hosted, claim)) => Ok((hosted, claim)),
             Ok(Place::Remote(_)) => Err(Failure::Moved),
-            Err(Failure::Halted) => Err(Failure::Halted),
-            // The other sidecar's table says otherwise: one of the two is about to change.
+            // The other sidecar's table says otherwise: one of the two is about to change. That holds for a sidecar that
+            // ends, too: the call has reached nobody, so it may be made again elsewhere.
             Err(_) => Err(Failure::Moved),
         }
     }

@@ -22,6 +22,8 @@ use crate::state::{self, ActorState};
 
 /// Bound of the whole shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+/// How long turns that run may go on in it. Nobody tries them again.
+const LAST_TURNS: Duration = Duration::from_millis(500);
 
 /// The text of a store that cannot hold actors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -220,8 +222,8 @@ impl Runtime {
         }
     }
 
-    /// Stops: calls are cut off, each actor is deactivated, callers get `actor runtime is closed`. Bounded by
-    /// 5 seconds; called by the driving future, too.
+    /// Stops: calls that do not end within a moment are cut off, each actor is deactivated, callers get `actor runtime is
+    /// closed`. Bounded by 5 seconds; called by the driving future, too.
     pub async fn shutdown(&self) {
         if self.shared.gate.send_replace(Gate::Closed) == Gate::Closed {
             return;
@@ -230,7 +232,7 @@ impl Runtime {
         shared.directory().publish(|view| view.closed = true);
         let all = shared.hosts().all();
         let farewell = Farewell::Deactivate(SHUTDOWN);
-        let halt = shared.halt(&all.order, Cut::Halted, Duration::ZERO, farewell);
+        let halt = shared.halt(&all.order, Cut::Halted, LAST_TURNS, farewell);
         if tokio::time::timeout(SHUTDOWN, halt).await.is_err() {
             tracing::warn!("some actors were not deactivated in time");
         }

@@ -6,9 +6,12 @@ use std::time::Duration;
 use dapr_sidecar_actors::runtime::UnsuitableStore;
 use dapr_sidecar_core::actors::{Actors as _, Error, Phase, Reminder, Timer};
 use dapr_sidecar_core::app::Config;
+use dapr_sidecar_core::rpc::Code;
 use tokio::time::Instant;
 
-use crate::fixture::{HERE, Seen, Store, World, begin, call, config, deactivated, end, settle};
+use crate::fixture::{
+    HERE, Seen, Store, THERE, World, begin, call, config, deactivated, end, settle,
+};
 
 async fn idle_after(seconds: u64) -> (World, crate::fixture::Stream) {
     World::hosting_with(Config {
@@ -328,6 +331,44 @@ async fn shutdown_cuts_calls_off_and_deactivates_all() {
         .await
         .expect_err("closed");
     assert_eq!(error, Error::Closed);
+    // Another sidecar, whose table still names this one, tries again until it names its successor.
+    let status = world
+        .runtime
+        .invoke_from_peer(call("a", "1", "run"))
+        .await
+        .expect_err("closed");
+    assert_eq!(status.code, Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_about_to_end_does() {
+    let (world, _stream) = World::hosting().await;
+    let held = world.start("a", "1", "hold");
+    world.app.until(&begin("a/1.hold"), 1).await;
+    world.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    world.app.release.notify_one();
+    held.await.expect("task").expect("not cut off");
+    world.run.await.expect("ends");
+    assert_eq!(world.app.seen().last(), Some(&deactivated("a/1")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_a_table_as_the_sidecar_ends_is_made_elsewhere() {
+    let (world, mut stream) = World::hosting().await;
+    stream.step("lock", 2, &[]).await;
+    stream.step("update", 2, &[("a", &[THERE])]).await;
+    let runtime = world.runtime.clone();
+    let waiting = async move { runtime.invoke_from_peer(call("a", "1", "run")).await };
+    let waiting = tokio::spawn(waiting);
+    settle().await;
+    assert!(!waiting.is_finished());
+    world.stop.cancel();
+    let status = waiting.await.expect("task").expect_err("not here");
+    assert_eq!(
+        status.message,
+        "error invoke actor method: remote actor moved"
+    );
 }
 
 #[tokio::test(start_paused = true)]
