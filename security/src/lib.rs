@@ -33,6 +33,7 @@ pub use connector::{Connector, Expect};
 pub use id::{SpiffeId, TrustDomain};
 pub use identity::Identity;
 pub use options::{KeyKind, Options, TokenSource};
+pub use published::SENTRY_ANNOTATION;
 pub use security::{Error, Publisher, Renewals, Security};
 pub use server::{Peer, ServerOptions, serve};
 pub use stream::gathered::{Flusher, Gathered, gather};

@@ -120,7 +120,7 @@ fn dialling(mut config: ClientConfig) -> ClientConfig {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ED25519, SanType,
     };
@@ -131,7 +131,8 @@ mod tests {
 
     use super::*;
 
-    fn material() -> Material {
+    /// Of `spiffe://public/ns/default/a`.
+    pub(crate) fn material() -> Material {
         let root_key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let mut root = CertificateParams::default();
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,13 +1,16 @@
-//! The trust bundle as Sentry publishes it in its ConfigMap, for a pod that was started before there was one.
+//! What Sentry publishes in its ConfigMap: the trust bundle, for a pod that was started before there was one, and where a
+//! replica of it is, for a pod whose node does not yet know that Sentry's Service leads to it.
 //!
 //! A file that is mounted from a ConfigMap comes with the kubelet's next look at the pod, up to a minute and a half after
 //! Sentry has written it. Until then it is read from where the kubelet would get it, with the pod's service account; the
 //! API server is believed exactly as far as it is for the file. Once there is the file, the API server is not asked again.
 //!
+//! The address is a hint and nothing more: whoever is there has to show the identity of Sentry, as behind its Service.
+//!
 //! Placement asks too, and has no other use for a client of Kubernetes: one question of HTTP/1.1 does without it.
 
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +36,8 @@ const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The ConfigMap, and the key of the bundle in it.
 const NAME: &str = "dapr-trust-bundle";
 const KEY: &str = "ca.crt";
+/// The annotation with the address of the replica that wrote last.
+pub const SENTRY_ANNOTATION: &str = "dapr.io/sentry-address";
 /// Limit of one question.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Largest answer: a ConfigMap has at most 1 MiB of data, which JSON may escape.
@@ -71,11 +76,34 @@ pub(crate) struct Published {
     namespace: String,
 }
 
+/// What the ConfigMap says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// `None` while the ConfigMap, or its key, is not there or empty.
+    pub(crate) anchors: Option<TrustAnchors>,
+    /// Where a replica of Sentry is, or was. What is no address is none.
+    pub(crate) sentry: Option<SocketAddr>,
+}
+
 /// As much of a ConfigMap as is read.
 #[derive(Deserialize)]
 struct ConfigMap {
     #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
     data: Option<Data>,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    annotations: Option<Annotations>,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "dapr.io/sentry-address", default)]
+    sentry: String,
 }
 
 #[derive(Deserialize)]
@@ -110,12 +138,12 @@ impl Published {
         })
     }
 
-    /// The bundle; `None` while the ConfigMap, or its key, is not there or empty.
-    pub(crate) async fn read(&self) -> Result<Option<TrustAnchors>, Error> {
+    /// Asks once.
+    pub(crate) async fn read(&self) -> Result<Found, Error> {
         timeout(LIMIT, self.ask()).await.unwrap_or(Err(Error::Late))
     }
 
-    async fn ask(&self) -> Result<Option<TrustAnchors>, Error> {
+    async fn ask(&self) -> Result<Found, Error> {
         let token = self.file("token").await?;
         let tls = client(&self.file("ca.crt").await?)?;
         let name = ServerName::try_from(self.host.clone())
@@ -134,7 +162,7 @@ impl Published {
             let status = response.status();
             let body = Limited::new(response.into_body(), LARGEST).collect().await;
             let body = body.map_err(|error| Error::Exchange(error.to_string()))?;
-            bundle(status, &body.to_bytes())
+            found(status, &body.to_bytes())
         };
         tokio::pin!(answer);
         tokio::select! {
@@ -182,25 +210,23 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// What an answer says.
-fn bundle(status: StatusCode, body: &[u8]) -> Result<Option<TrustAnchors>, Error> {
+fn found(status: StatusCode, body: &[u8]) -> Result<Found, Error> {
     match status {
         StatusCode::OK => {}
-        StatusCode::NOT_FOUND => return Ok(None),
+        StatusCode::NOT_FOUND => return Ok(Found::default()),
         other => return Err(Error::Refused(other)),
     }
-    let found: ConfigMap =
+    let map: ConfigMap =
         serde_json::from_slice(body).map_err(|error| Error::Exchange(error.to_string()))?;
-    match TrustAnchors::from_pem(
-        found
-            .data
-            .map(|it| it.bundle)
-            .unwrap_or_default()
-            .as_bytes(),
-    ) {
-        Ok(anchors) => Ok(Some(anchors)),
-        Err(anchors::Error::Missing) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    let bundle = map.data.map(|it| it.bundle).unwrap_or_default();
+    let anchors = match TrustAnchors::from_pem(bundle.as_bytes()) {
+        Ok(anchors) => Some(anchors),
+        Err(anchors::Error::Missing) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let annotations = map.metadata.annotations;
+    let sentry = annotations.and_then(|it| it.sentry.parse().ok());
+    Ok(Found { anchors, sentry })
 }
 
 fn client(ca: &str) -> Result<Arc<ClientConfig>, Error> {
@@ -291,6 +317,13 @@ pub(crate) mod tests {
             self.answers(StatusCode::OK, &body.to_string());
             TrustAnchors::from_pem(pem.as_bytes()).unwrap()
         }
+
+        /// Says where Sentry is.
+        pub(crate) fn tells(&self, address: SocketAddr) {
+            let annotations = serde_json::json!({SENTRY_ANNOTATION: address.to_string()});
+            let body = serde_json::json!({"metadata": {"annotations": annotations}});
+            self.answers(StatusCode::OK, &body.to_string());
+        }
     }
 
     fn root() -> String {
@@ -327,18 +360,27 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_is_not_there_yet_is_no_error() {
         let server = Server::start().await;
-        assert_eq!(server.published.read().await.unwrap(), None);
+        let nothing = Found::default();
+        assert_eq!(server.published.read().await.unwrap(), nothing);
         for body in [
             "{}",
             r#"{"data": null}"#,
             r#"{"data": {}}"#,
             r#"{"data": {"ca.crt": " "}}"#,
+            r#"{"metadata": {"annotations": null}}"#,
+            r#"{"metadata": {"annotations": {"dapr.io/sentry-address": "10.0.0.1"}}}"#,
         ] {
             server.answers(StatusCode::OK, body);
-            assert_eq!(server.published.read().await.unwrap(), None, "{body}");
+            assert_eq!(server.published.read().await.unwrap(), nothing, "{body}");
         }
         let anchors = server.publishes();
-        assert_eq!(server.published.read().await.unwrap(), Some(anchors));
+        let found = server.published.read().await.unwrap();
+        assert_eq!((found.anchors, found.sentry), (Some(anchors), None));
+        for address in ["10.0.0.1:50001", "[fd00::1]:50001"] {
+            let address = address.parse().unwrap();
+            server.tells(address);
+            assert_eq!(server.published.read().await.unwrap().sentry, Some(address));
+        }
         assert_eq!(
             server.asked.lock()[0],
             "/api/v1/namespaces/dapr-system/configmaps/dapr-trust-bundle Bearer of-the-pod"

@@ -84,7 +84,7 @@ impl Bundle {
                 Err(error) => format!("cannot be read: {error}"),
             };
             let asked = match published {
-                Some(published) => published.read().await.map_err(|error| error.to_string()),
+                Some(published) => published.read().await.map(|found| found.anchors),
                 None => Ok(None),
             };
             let why = match asked {
@@ -100,7 +100,7 @@ impl Bundle {
                 told = Some(why);
             }
             sleep(pause).await;
-            pause = (pause * 2).min(WAIT);
+            pause = longer(pause);
         }
     }
 
@@ -253,8 +253,13 @@ pub(crate) async fn first(client: &Client, bundle: &mut Bundle) -> Result<Svid, 
             () = sleep(pause) => {}
             _ = bundle.changed() => {}
         }
-        pause = (pause * 2).min(WAIT);
+        pause = longer(pause);
     }
+}
+
+/// The next pause. It grows with what was waited already, so that what comes is seen soon by whoever has waited little.
+fn longer(pause: Duration) -> Duration {
+    (pause + pause / 4).min(WAIT)
 }
 
 /// Renews for ever.

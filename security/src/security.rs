@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::acceptor::Acceptor;
-use crate::anchors::{self, TrustAnchors};
+use crate::anchors::{self, AnchorsSource, TrustAnchors};
 use crate::connector::{Connector, Expect};
 use crate::identity::{self, Identity, SpiffeId, TrustDomain};
 use crate::material::{self, Material};
@@ -106,9 +106,13 @@ impl Security {
         options: Options,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Error> {
         let mtls = options.mtls;
-        let published = Published::here(&options.control_plane_namespace);
+        // Who was handed the bundle itself, as sidecars are, may not read the ConfigMap.
+        let published = match options.trust_anchors {
+            AnchorsSource::File(_) => Published::here(&options.control_plane_namespace),
+            AnchorsSource::Inline(_) => None,
+        };
         let mut bundle = renewal::Bundle::open(&options.trust_anchors, published.as_ref()).await?;
-        let client = sentry::Client::new(options)?;
+        let client = sentry::Client::new(options, published)?;
         tracing::info!("Fetching initial identity");
         let svid = renewal::first(&client, &mut bundle).await?;
         tracing::info!(id = %svid.spiffe_id(), "Identity obtained");

@@ -15,6 +15,7 @@ use crate::connector::{Connector, Expect};
 use crate::identity::{SpiffeId, spiffe_id};
 use crate::material;
 use crate::options::{Options, TokenSource};
+use crate::published::Published;
 use crate::request::{generate_key, signing_request};
 use crate::security::Error;
 use crate::svid::Svid;
@@ -39,10 +40,12 @@ pub(crate) struct Client {
     options: Options,
     endpoint: Endpoint,
     server: SpiffeId,
+    /// Who knows where Sentry is if its address does not lead to it.
+    published: Option<Published>,
 }
 
 impl Client {
-    pub(crate) fn new(options: Options) -> Result<Self, Error> {
+    pub(crate) fn new(options: Options, published: Option<Published>) -> Result<Self, Error> {
         let server = spiffe_id(
             &options.control_plane_trust_domain,
             &options.control_plane_namespace,
@@ -53,6 +56,7 @@ impl Client {
             options,
             endpoint,
             server,
+            published,
         })
     }
 
@@ -68,6 +72,7 @@ impl Client {
         let connector = Connector::anonymous(
             material::anonymous_client(anchors)?,
             Expect::Id(self.server.clone()),
+            self.published.clone(),
         );
         let mut client = CaClient::new(self.endpoint.connect_with_connector_lazy(connector));
         let renews = current.and_then(|svid| svid.serial().parse().ok());

@@ -54,6 +54,7 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
         namespace,
         directory,
         cluster,
+        api_server,
         root_validity,
         rotate_before,
         replica_lag,
@@ -110,7 +111,10 @@ pub(crate) async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Resul
     let key_changes = watch_keys(source.as_ref())?;
     let place = Place {
         storage: match &cluster {
-            Some(cluster) => Storage::Cluster(Box::new(cluster.storage(&directory))),
+            Some(cluster) => {
+                let address = cluster::address(grpc_listener.local_addr(), api_server.as_deref());
+                Storage::Cluster(Box::new(cluster.storage(&directory, address)))
+            }
             None => Storage::Directory(directory),
         },
         jwt,

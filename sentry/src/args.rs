@@ -155,6 +155,8 @@ pub(crate) struct Settings {
     pub(crate) directory: Directory,
     /// The API server, in Kubernetes mode.
     pub(crate) cluster: Option<Client>,
+    /// Host of the API server of the cluster around this process, as the kubelet tells it.
+    pub(crate) api_server: Option<String>,
     pub(crate) root_validity: Duration,
     pub(crate) rotate_before: Duration,
     pub(crate) replica_lag: Duration,
@@ -321,6 +323,9 @@ impl Args {
             namespace: namespace.unwrap_or("default").to_owned(),
             directory: Directory::new(&issuer_credentials, [root, chain, key, jwt_key, jwt_keys]),
             cluster,
+            api_server: environment
+                .non_empty("KUBERNETES_SERVICE_HOST")
+                .map(str::to_owned),
             root_validity,
             rotate_before: rotate_before.0,
             replica_lag: replica_lag.0,

@@ -195,6 +195,14 @@ impl Storage {
         }
     }
 
+    /// Says where this replica is, for those who cannot be led to it yet, and returns what is there then.
+    pub(crate) async fn announce(&self, kept: Kept) -> Result<Kept, Error> {
+        match self {
+            Self::Directory(_) => Ok(kept),
+            Self::Cluster(cluster) => cluster.announce(kept).await,
+        }
+    }
+
     /// Asks the running Sentry for a new root.
     pub(crate) async fn request(&self, text: &str) -> Result<(), Error> {
         match self {

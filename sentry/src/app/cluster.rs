@@ -2,6 +2,8 @@
 //! that reads them.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,8 +73,8 @@ impl Parts {
         }
     }
 
-    /// The two objects; their keys are called as the files are.
-    pub(super) fn storage(&self, files: &Directory) -> Bundle {
+    /// The two objects; their keys are called as the files are. `address` is the one of this replica.
+    pub(super) fn storage(&self, files: &Directory, address: Option<SocketAddr>) -> Bundle {
         let items = [
             Item::Root,
             Item::Chain,
@@ -84,7 +86,7 @@ impl Parts {
             let name = files.path(item).file_name().unwrap_or_default();
             name.to_string_lossy().into_owned()
         });
-        Bundle::new(self.client.clone(), &self.namespace, keys)
+        Bundle::new(self.client.clone(), &self.namespace, keys).reached_at(address)
     }
 
     pub(super) fn validator(&self) -> Arc<Cluster> {
@@ -186,6 +188,28 @@ fn tell(kind: &str, state: &State) {
     }
 }
 
+/// Where pods reach what listens at `listener`: at its address, or at the one that this process would ask the API server
+/// from, as the kubelet tells where that is. None where nothing can be told, as outside of a cluster.
+pub(super) fn address(
+    listener: io::Result<SocketAddr>,
+    api_server: Option<&str>,
+) -> Option<SocketAddr> {
+    let api_server: IpAddr = api_server?.parse().ok()?;
+    let listener = listener.ok()?;
+    if !listener.ip().is_unspecified() {
+        return Some(listener);
+    }
+    let any: IpAddr = match api_server {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Nothing is sent: a datagram socket that is connected knows its own side.
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((api_server, 443)).ok()?;
+    let own = socket.local_addr().ok()?;
+    Some(SocketAddr::new(own.ip(), listener.port()))
+}
+
 /// The cluster's domain, from the full name of the API server.
 pub(super) async fn domain() -> Option<String> {
     let look_up = tokio::task::spawn_blocking(canonical_name);
@@ -217,6 +241,21 @@ fn suffix(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_reach_a_replica_where_the_api_server_does() {
+        let check = |listener: &str, api_server: Option<&str>, expected: Option<&str>| {
+            let listener = listener.parse().map_err(io::Error::other);
+            let found = address(listener, api_server).map(|it| it.to_string());
+            assert_eq!(found.as_deref(), expected, "{api_server:?}");
+        };
+        check("[::]:50001", Some("127.0.0.1"), Some("127.0.0.1:50001"));
+        check("0.0.0.0:443", Some("127.0.0.1"), Some("127.0.0.1:443"));
+        check("10.1.1.1:443", Some("127.0.0.1"), Some("10.1.1.1:443"));
+        check("[::]:50001", None, None);
+        check("[::]:50001", Some("kubernetes"), None);
+        check("no socket", Some("127.0.0.1"), None);
+    }
 
     #[test]
     fn the_domain_is_what_follows_the_service() {

@@ -76,9 +76,14 @@ impl Place {
             let Some(opened) = self.settle(kept).await? else {
                 continue;
             };
-            if let Some(opened) = self.remember_ttl(opened).await? {
-                return Ok(Opened { is_new, ..opened });
-            }
+            let Some(opened) = self.remember_ttl(opened).await? else {
+                continue;
+            };
+            return Ok(Opened {
+                is_new,
+                kept: self.announce(opened.kept).await,
+                ..opened
+            });
         }
         Err(storage::Error::Busy.into())
     }
@@ -101,6 +106,18 @@ impl Place {
                 Ok(Some(opened))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Once in a life: replicas would go on to correct each other. A hint is not worth a start that fails.
+    async fn announce(&self, kept: Kept) -> Kept {
+        match self.storage.announce(kept.clone()).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                let error = dapr_kit::process::chain(&error);
+                tracing::debug!(error, "The address of this replica is not published");
+                kept
+            }
         }
     }
 

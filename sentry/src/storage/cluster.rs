@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
+use dapr_security::SENTRY_ANNOTATION;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,6 +32,8 @@ pub(crate) struct Cluster {
     config_maps: Api<ConfigMap>,
     namespace: String,
     keys: BTreeMap<Item, String>,
+    /// Where this replica is, for pods that its Service does not yet lead to it.
+    address: Option<SocketAddr>,
 }
 
 impl fmt::Debug for Cluster {
@@ -60,7 +64,13 @@ impl Cluster {
             config_maps: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
             keys: named.into_iter().zip(keys).chain(own).collect(),
+            address: None,
         }
+    }
+
+    /// With the address of this replica, which is written with all that is published.
+    pub(crate) fn reached_at(self, address: Option<SocketAddr>) -> Self {
+        Self { address, ..self }
     }
 
     /// Empty for what is no key but an annotation.
@@ -202,8 +212,29 @@ impl Cluster {
         }
         let phase = published.phase.as_deref();
         annotate(&mut config_map.metadata, PHASE_ANNOTATION, phase);
+        self.write_address(&mut config_map.metadata);
         self.update(&mut config_map).await?;
         Ok(self.kept(objects.0.clone(), config_map))
+    }
+
+    /// Says where this replica is, if the ConfigMap says something else.
+    pub(super) async fn announce(&self, kept: Kept) -> Result<Kept, Error> {
+        let Some(objects) = &kept.objects else {
+            return Err(Error::Missing(self.config_map()));
+        };
+        let mut config_map = objects.1.clone();
+        self.write_address(&mut config_map.metadata);
+        if config_map.metadata == objects.1.metadata {
+            return Ok(kept);
+        }
+        self.update(&mut config_map).await?;
+        Ok(self.kept(objects.0.clone(), config_map))
+    }
+
+    fn write_address(&self, metadata: &mut ObjectMeta) {
+        if let Some(address) = self.address {
+            annotate(metadata, SENTRY_ANNOTATION, Some(&address.to_string()));
+        }
     }
 
     pub(super) async fn request(&self, text: &str) -> Result<(), Error> {

@@ -112,10 +112,14 @@ impl Place {
     }
 
     async fn start(&self, more: &[&str]) -> Sentry {
+        self.start_as(self.command(), more).await
+    }
+
+    async fn start_as(&self, command: tokio::process::Command, more: &[&str]) -> Sentry {
         let mut flags = self.flags();
         flags.extend(more.iter().map(ToString::to_string));
         let root = self.folder.path().join("unused");
-        let mut sentry = Sentry::spawn(self.command(), flags, root).await;
+        let mut sentry = Sentry::spawn(command, flags, root).await;
         sentry.await_ready().await;
         sentry
     }
@@ -145,9 +149,13 @@ impl Place {
     }
 
     async fn config_map(&self) -> BTreeMap<String, String> {
-        let maps =
-            Api::<ConfigMap>::namespaced(self.server.client().await.unwrap(), &self.namespace);
-        maps.get(NAME).await.unwrap().data.unwrap_or_default()
+        self.whole_config_map().await.data.unwrap_or_default()
+    }
+
+    async fn whole_config_map(&self) -> ConfigMap {
+        let client = self.server.client().await.unwrap();
+        let maps = Api::<ConfigMap>::namespaced(client, &self.namespace);
+        maps.get(NAME).await.unwrap()
     }
 
     /// Writes the Secret's and the ConfigMap's data.

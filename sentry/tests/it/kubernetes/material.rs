@@ -35,6 +35,37 @@ async fn replicas_share_what_the_first_of_them_makes() {
 }
 
 #[tokio::test]
+async fn each_start_in_a_pod_says_where_it_is() {
+    let Some(place) = place("sentry: address").await else {
+        return;
+    };
+    let in_pod = || {
+        let mut command = place.command();
+        // The kubelet's word for where the API server is.
+        command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+        command
+    };
+    let said = async || {
+        let annotations = place.whole_config_map().await.metadata.annotations;
+        annotations
+            .unwrap_or_default()
+            .get("dapr.io/sentry-address")
+            .cloned()
+    };
+    let first = place.start_as(in_pod(), &[]).await;
+    assert_eq!(said().await, Some(format!("127.0.0.1:{}", first.port)));
+    let published = place.whole_config_map().await.data;
+    // Nothing is to be published by the second one but where it is.
+    let second = place.start_as(in_pod(), &[]).await;
+    assert_eq!(said().await, Some(format!("127.0.0.1:{}", second.port)));
+    // Whoever is in no pod is not reached at its own address.
+    let outside = place.start(&[]).await;
+    assert_eq!(said().await, Some(format!("127.0.0.1:{}", second.port)));
+    assert_eq!(place.whole_config_map().await.data, published);
+    drop((first, second, outside));
+}
+
+#[tokio::test]
 async fn the_key_set_goes_with_its_key_and_foreign_keys_stay() {
     let Some(place) = place("sentry: key set").await else {
         return;
