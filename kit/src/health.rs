@@ -160,7 +160,7 @@ impl fmt::Debug for Page {
 
 /// How long a probe of the kubelet is held while there is something to wait for. It comes once in a second at most, and
 /// gives up after a second at least: held, it sees at once what it would see a second later.
-const HELD: Duration = Duration::from_millis(700);
+const HELD: Duration = Duration::from_millis(850);
 
 /// Waits a moment for `ready` if it is the kubelet who asks, so that a pod is ready when its program is.
 pub async fn hold(headers: &HeaderMap, ready: impl Future<Output = ()>) {

@@ -157,6 +157,57 @@ async fn what_the_control_plane_fills_in_stays_when_the_chart_is_applied_again()
     Ok(())
 }
 
+#[tokio::test]
+async fn pods_that_ask_for_no_sidecar_need_no_injector() -> Result<()> {
+    let story = "pods without an injector";
+    let (Some(helm), Some(server)) = (Helm::find(story)?, owned(story).await?) else {
+        return Ok(());
+    };
+    let namespace = server.create_namespace("nobody").await?;
+    server.service_account(&namespace, "app").await?;
+    let variants = variants::all();
+    let text = rendered(&helm, &namespace, variants.first().context("no variant")?)?;
+    let webhook = text
+        .split("\n---\n")
+        .find(|it| it.contains("kind: MutatingWebhookConfiguration"))
+        .context("no webhook")?;
+    // What nobody can be asked about is refused, and there is nobody to ask.
+    let webhook = webhook.replace("failurePolicy: Ignore", "failurePolicy: Fail");
+    kubectl(&server, &["apply", "--filename", "-"], &webhook).await?;
+    let create = async |name: &str, annotations: Value| {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
+            "spec": {"serviceAccountName": "app", "containers": [{"name": "app", "image": "app"}]},
+        });
+        kubectl(&server, &["create", "--filename", "-"], &pod.to_string()).await
+    };
+    // The API server hears of a new webhook a moment later.
+    await_condition("who asks is refused", SETTLED, async || {
+        let pod = format!("wants-{}", std::process::id());
+        match create(&pod, json!({"dapr.io/enabled": "true"})).await {
+            Ok(_) => {
+                kubectl(
+                    &server,
+                    &["delete", "pod", &pod, "--namespace", &namespace, "--now"],
+                    "",
+                )
+                .await?;
+                bail!("it was let in")
+            }
+            Err(error) => {
+                let said = format!("{error:#}");
+                ensure!(said.contains("sidecar-injector.dapr.io"), "{said}");
+                Ok(())
+            }
+        }
+    })
+    .await?;
+    create("plain", json!(null)).await?;
+    create("other", json!({"example.com/enabled": "true"})).await?;
+    Ok(())
+}
+
 /// A certificate, as an API server wants one in `caBundle`.
 const CERTIFICATE: &str = include_str!("values/certificate.base64");
 
