@@ -11,7 +11,12 @@ pub struct App {
     replicas: usize,
     annotations: BTreeMap<String, String>,
     environment: BTreeMap<String, String>,
+    /// Where the one beside it passes on what it gets.
+    relay: Option<String>,
 }
+
+/// The port of a relay.
+pub const RELAY: u16 = 9001;
 
 impl App {
     /// One replica.
@@ -27,6 +32,7 @@ impl App {
             replicas: 1,
             annotations: dapr.map(owned).into(),
             environment: BTreeMap::new(),
+            relay: None,
         }
     }
 
@@ -35,6 +41,15 @@ impl App {
         Self {
             annotations: BTreeMap::new(),
             ..Self::new(id)
+        }
+    }
+
+    /// With a native sidecar that has not heard of Dapr either: it is probed as ours is, and passes on to `target`
+    /// (`host:port`) the bytes it gets at [`RELAY`].
+    pub fn relayed(id: &str, target: &str) -> Self {
+        Self {
+            relay: Some(target.to_owned()),
+            ..Self::plain(id)
         }
     }
 
@@ -75,7 +90,7 @@ impl App {
     }
 
     /// Its Deployment.
-    pub(crate) fn deployment(&self, image: &str) -> Value {
+    pub fn deployment(&self, image: &str) -> Value {
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -96,9 +111,25 @@ impl App {
             .iter()
             .map(|(name, value)| json!({"name": name, "value": value}));
         let environment: Vec<Value> = std::iter::once(pod).chain(others).collect();
+        let relays = self.relay.iter().map(|target| {
+            json!({
+                "name": "relay",
+                "image": image,
+                "imagePullPolicy": "IfNotPresent",
+                "args": ["relay", RELAY.to_string(), target],
+                "restartPolicy": "Always",
+                "readinessProbe": {
+                    "tcpSocket": {"port": RELAY},
+                    "initialDelaySeconds": 1,
+                    "periodSeconds": 1,
+                },
+            })
+        });
+        let relays: Vec<Value> = relays.collect();
         json!({
             "metadata": {"labels": {"app": self.id}, "annotations": self.annotations},
             "spec": {
+                "initContainers": relays,
                 "containers": [{
                     "name": "app",
                     "image": image,

@@ -11,7 +11,7 @@ mod namespace;
 mod node;
 mod traffic;
 
-pub use app::App;
+pub use app::{App, RELAY};
 pub use cluster::{Cluster, SOON, told_all};
 pub use findings::{Knock, Reply, Summary};
 pub use namespace::Namespace;

@@ -1,8 +1,10 @@
 //! A namespace for one story, with applications in it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use dapr_e2e_apiserver::condition::await_condition;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -12,6 +14,9 @@ use crate::{App, Cluster, Knock, Reply, Summary};
 /// Where the application of the stories takes orders for a load, and for a watch.
 const LOAD: &str = "http://127.0.0.1:8000/load";
 const WATCH: &str = "http://127.0.0.1:8000/watch";
+
+/// What takes long, takes no longer.
+const LONG: Duration = Duration::from_secs(300);
 
 /// Those that a story made and has not removed.
 static OPEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -273,10 +278,17 @@ impl<'a> Namespace<'a> {
         Ok(())
     }
 
-    /// How many requests of the load were sent by now.
-    pub async fn sent(&self, app: &str) -> Result<usize> {
-        let sent = self.ask(app, "GET", LOAD, "").await?.ok()?;
-        sent.parse().context(sent)
+    /// Waits until so many requests of the load were sent. The load is left alone meanwhile: asking again and again would
+    /// be a load of its own, as each question starts two processes.
+    pub async fn await_sent(&self, app: &str, count: usize) -> Result<()> {
+        await_condition("enough calls", LONG, async || {
+            let url = format!("{LOAD}/{count}");
+            let sent = self.ask(app, "GET", &url, "").await?.ok()?;
+            let sent: usize = sent.parse().context(sent)?;
+            ensure!(sent >= count, "{sent} of {count}");
+            Ok(())
+        })
+        .await
     }
 
     /// Ends the load.

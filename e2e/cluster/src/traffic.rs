@@ -1,6 +1,5 @@
 //! Two applications, one of which calls the other all the time.
 
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
@@ -15,8 +14,6 @@ const URL: &str = "http://127.0.0.1:3500/v1.0/invoke/orders/method/who";
 const LINGER: u32 = 5;
 /// A load shows something once so many calls were made.
 const CALLS: usize = 2000;
-/// How long they may take.
-const LONG: Duration = Duration::from_secs(300);
 
 /// Application `cart` with one pod calls `orders` with two.
 #[derive(Debug)]
@@ -44,12 +41,7 @@ impl<'a> Traffic<'a> {
     /// Ends when enough calls were made; each one that failed is an error. Removes the namespace.
     #[expect(clippy::print_stdout, reason = "whoever runs the stories reads it")]
     pub async fn end(self, what: &str) -> Result<Summary> {
-        await_condition("enough calls", LONG, async || {
-            let sent = self.namespace.sent("cart").await?;
-            ensure!(sent >= CALLS, "{sent} of {CALLS}");
-            Ok(())
-        })
-        .await?;
+        self.namespace.await_sent("cart", CALLS).await?;
         let summary = self.namespace.end_load("cart").await?;
         println!(
             "{what}: {} calls answered, {} failed; p50 {:.1} ms, p99 {:.1} ms, slowest {:.0} ms",

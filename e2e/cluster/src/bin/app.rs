@@ -5,6 +5,7 @@
 //! e2e-app serve                          see `serve.rs` for what it answers
 //! e2e-app ask <method> <url> [<body>]    one request
 //! e2e-app call <app id> [<count>]        calls /who of another, and prints how many calls failed and who answered
+//! e2e-app relay <port> <host:port>       passes bytes on
 //! e2e-app knock <host:port>              tries to talk without TLS, and with certificates of a foreign authority
 //! ```
 
@@ -14,6 +15,8 @@ mod ask;
 mod knock;
 #[path = "app/load.rs"]
 mod load;
+#[path = "app/relay.rs"]
+mod relay;
 #[path = "app/serve.rs"]
 mod serve;
 #[path = "app/watch.rs"]
@@ -33,12 +36,13 @@ async fn main() -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["serve"] => serve::serve().await,
+        ["relay", port, target] => relay::relay(port.parse()?, target).await,
         ["ask", method, url] => print(&ask::ask(method, url, "").await?),
         ["ask", method, url, body] => print(&ask::ask(method, url, body).await?),
         ["call", app_id] => print(&ask::call(app_id, 1).await?),
         ["call", app_id, count] => print(&ask::call(app_id, count.parse()?).await?),
         ["knock", address] => print(&knock::knock(address).await?),
-        _ => bail!("serve, ask, call or knock"),
+        _ => bail!("serve, relay, ask, call or knock"),
     }
 }
 

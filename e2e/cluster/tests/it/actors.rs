@@ -75,12 +75,7 @@ async fn moved(cluster: &Cluster, namespace: &str, app: &App) -> Result<Summary>
     let gone = &host(&namespace, "moving").await?;
     ensure!(before.contains(gone), "{gone} is none of {before:?}");
     namespace.start_load("cart", &actor("moving"), 50).await?;
-    await_condition("calls are under way", SOON, async || {
-        let sent = namespace.sent("cart").await?;
-        ensure!(sent >= CALLS, "{sent} of {CALLS}");
-        Ok(())
-    })
-    .await?;
+    namespace.await_sent("cart", CALLS).await?;
     namespace.delete(&format!("pod/{gone}")).await?;
     namespace.await_ready("cells", 3).await?;
     let after = await_condition("actors on the new host", SOON, async || {

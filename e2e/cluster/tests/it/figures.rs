@@ -1,25 +1,27 @@
 //! How fast, and how large: the rows of `docs/performance.md` about Kubernetes.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 use dapr_e2e_apiserver::real;
 use dapr_e2e_cluster::figures::{Mark, hold, middle_and_greatest, note};
-use dapr_e2e_cluster::{App, Cluster, Namespace, Node, RATE, SOON, Summary};
+use dapr_e2e_cluster::{App, Cluster, Namespace, Node, RATE, RELAY, SOON, Summary};
+use futures::TryStreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DynamicObject, ListParams, PostParams};
+use kube::api::{DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client};
-use serde_json::json;
-use tokio::time::sleep;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use crate::resources::{component, memory};
 
 /// Pods in one go.
 const PODS: usize = 20;
-/// Between two looks at them.
-pub(crate) const LOOK: Duration = Duration::from_millis(20);
 /// Calls that a latency is made of.
 const CALLS: usize = 2000;
 /// Until the memory of a process is that at rest.
@@ -135,15 +137,18 @@ async fn twenty_pods_in_one_go() -> Result<()> {
     let namespace = Namespace::create(&cluster, "story-twenty").await?;
     // The first pods of all wait for nothing that later ones do not wait for.
     namespace.deploy("orders", 1).await?;
-    let pods: Api<Pod> = Api::namespaced(client, namespace.name());
-    let plain = one_go(&namespace, &pods, &App::plain("plain")).await?;
-    let mut best = one_go(&namespace, &pods, &App::new("many-1")).await?;
+    let one_go = async |app: &App| {
+        let deployment = app.clone().replicas(PODS).deployment(&cluster.app_image());
+        one_go(&namespace, &client, app.id(), deployment).await
+    };
+    let plain = one_go(&App::plain("plain")).await?;
+    let relayed = one_go(&App::relayed("relayed", "127.0.0.1:8000")).await?;
+    let mut best = one_go(&App::new("many-1")).await?;
     for round in 2..=ROUNDS {
         if best.0 < INJECTED.original && best.1 < READY.original && best.2 < LAST_READY.original {
             break;
         }
-        let app = App::new(&format!("many-{round}"));
-        let next = one_go(&namespace, &pods, &app).await?;
+        let next = one_go(&App::new(&format!("many-{round}"))).await?;
         best = (best.0.min(next.0), best.1.min(next.1), best.2.min(next.2));
     }
     let (injected, ready, last) = best;
@@ -154,45 +159,89 @@ async fn twenty_pods_in_one_go() -> Result<()> {
         injected,
         INJECTED,
     )?;
-    note(
-        "20 pods without sidecar, ready p50 / max",
-        &format!("{:.2} / {:.2} s", plain.1, plain.2),
-    )?;
+    for (which, figures) in [
+        ("without sidecar", plain),
+        ("whose sidecar passes bytes on", relayed),
+    ] {
+        note(
+            &format!("20 pods {which}, ready p50 / max"),
+            &format!("{:.2} / {:.2} s", figures.1, figures.2),
+        )?;
+    }
     hold("20 pods, ready p50", &seconds(ready), ready, READY)?;
     hold("20 pods, ready max", &seconds(last), last, LAST_READY)?;
     namespace.remove().await
 }
 
-/// Starts the pods of an application and removes them: the seconds until half of them had their sidecar, half were ready, and
+/// Creates a Deployment of [`PODS`] pods and removes it: the seconds until half of them had their sidecar, half were ready, and
 /// all.
-async fn one_go(namespace: &Namespace<'_>, pods: &Api<Pod>, app: &App) -> Result<(f64, f64, f64)> {
+async fn one_go(
+    namespace: &Namespace<'_>,
+    client: &Client,
+    name: &str,
+    deployment: Value,
+) -> Result<(f64, f64, f64)> {
+    let deployment: Deployment = serde_json::from_value(deployment)?;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace.name());
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace.name());
+    let selector = format!("app={name}");
+    let mut injected: BTreeMap<String, f64> = BTreeMap::new();
+    let mut ready = injected.clone();
     let began = Instant::now();
-    namespace.begin(&app.clone().replicas(PODS)).await?;
-    let selector = ListParams::default().labels(&format!("app={}", app.id()));
-    let (mut injected, mut ready) = (Vec::new(), Vec::new());
-    while ready.len() < PODS {
-        ensure!(
-            began.elapsed() < SOON,
-            "{} of {PODS} are ready",
-            ready.len()
-        );
-        let now = pods.list(&selector).await?.items;
-        let took = began.elapsed().as_secs_f64();
-        injected.resize(now.iter().filter(|it| has_sidecar(it)).count(), took);
-        ready.resize(now.iter().filter(|it| is_ready(it)).count(), took);
-        sleep(LOOK).await;
-    }
-    namespace
-        .delete(&format!("deployment/{}", app.id()))
+    deployments
+        .create(&PostParams::default(), &deployment)
         .await?;
+    follow(&pods, &selector, |pod| {
+        let took = began.elapsed().as_secs_f64();
+        for (list, holds) in [
+            (&mut injected, has_sidecar(pod)),
+            (&mut ready, is_ready(pod)),
+        ] {
+            if holds {
+                list.entry(pod.name_any()).or_insert(took);
+            }
+        }
+        ready.len() == PODS
+    })
+    .await?;
+    namespace.delete(&format!("deployment/{name}")).await?;
+    let selector = ListParams::default().labels(&selector);
     await_condition("the pods have gone", SOON, async || {
         let left = pods.list(&selector).await?.items.len();
         ensure!(left == 0, "{left} are left");
         Ok(())
     })
     .await?;
-    let (middle, greatest) = middle_and_greatest(&ready);
-    Ok((middle_and_greatest(&injected).0, middle, greatest))
+    let figures =
+        |map: BTreeMap<String, f64>| middle_and_greatest(&Vec::from_iter(map.into_values()));
+    let (middle, greatest) = figures(ready);
+    Ok((figures(injected).0, middle, greatest))
+}
+
+/// Follows pods until `look` has seen what it waits for. Asking for them again and again would be a load of its own.
+pub(crate) async fn follow(
+    pods: &Api<Pod>,
+    selector: &str,
+    mut look: impl FnMut(&Pod) -> bool,
+) -> Result<()> {
+    let params = WatchParams::default().labels(selector);
+    let mut changes = pin!(pods.watch(&params, "0").await?);
+    let seen = async {
+        while let Some(change) = changes.try_next().await? {
+            match change {
+                WatchEvent::Added(pod) | WatchEvent::Modified(pod) if look(&pod) => return Ok(()),
+                WatchEvent::Error(status) => bail!("the watch of pods: {status:?}"),
+                WatchEvent::Added(_)
+                | WatchEvent::Modified(_)
+                | WatchEvent::Deleted(_)
+                | WatchEvent::Bookmark(_) => {}
+            }
+        }
+        bail!("the watch of pods ended")
+    };
+    timeout(SOON, seen)
+        .await
+        .context("not all pods are ready")?
 }
 
 fn has_sidecar(pod: &Pod) -> bool {
@@ -226,7 +275,9 @@ async fn a_call_between_two_pods() -> Result<()> {
     .await?;
     let pods = namespace.pods("orders").await?;
     let address = pods.first().and_then(|pod| pod["status"]["podIP"].as_str());
-    let direct = format!("http://{}:8000/who", address.context("no address")?);
+    let address = address.context("no address")?;
+    let direct = format!("http://{address}:8000/who");
+    let relayed = relayed(&namespace).await?;
     let (mut added50, mut added99) = (Vec::new(), Vec::new());
     let least = |them: &[f64]| them.iter().copied().fold(f64::INFINITY, f64::min);
     // Twice, and again while a busy machine spoils it.
@@ -234,8 +285,8 @@ async fn a_call_between_two_pods() -> Result<()> {
         || added50.len() <= ROUNDS
             && !(least(&added50) < ADDED50.original && least(&added99) < ADDED99.original)
     {
-        let direct = loaded(&namespace, &direct).await?;
-        let through = loaded(&namespace, through).await?;
+        let direct = loaded(&namespace, "cart", &direct).await?;
+        let through = loaded(&namespace, "cart", through).await?;
         added50.push(through.percentile(50) - direct.percentile(50));
         added99.push(through.percentile(99) - direct.percentile(99));
     }
@@ -245,18 +296,34 @@ async fn a_call_between_two_pods() -> Result<()> {
         let text = format!("{} ms", texts.join(", "));
         hold(&row, &text, least(added), mark)?;
     }
+    note(
+        &format!("the same through two relays of bytes, added p50 / p99, at {RATE} rps"),
+        &format!("{:.2} / {:.2} ms", relayed.0, relayed.1),
+    )?;
     namespace.remove().await
 }
 
-async fn loaded(namespace: &Namespace<'_>, url: &str) -> Result<Summary> {
-    namespace.start_load("cart", url, RATE).await?;
-    await_condition("enough calls", SOON, async || {
-        let sent = namespace.sent("cart").await?;
-        ensure!(sent >= CALLS, "{sent} of {CALLS}");
-        Ok(())
-    })
-    .await?;
-    let summary = namespace.end_load("cart").await?;
+/// What two processes on the way add that only pass bytes on, in milliseconds: at the median, and the 99th percentile.
+async fn relayed(namespace: &Namespace<'_>) -> Result<(f64, f64)> {
+    namespace
+        .run(&App::relayed("far", "127.0.0.1:8000"))
+        .await?;
+    let pods = namespace.pods("far").await?;
+    let address = pods.first().and_then(|pod| pod["status"]["podIP"].as_str());
+    let address = address.context("no address")?;
+    let next = format!("{address}:{RELAY}");
+    namespace.run(&App::relayed("near", &next)).await?;
+    let measure = async |url: &str| loaded(namespace, "near", url).await;
+    let direct = measure(&format!("http://{address}:8000/who")).await?;
+    let through = measure(&format!("http://127.0.0.1:{RELAY}/who")).await?;
+    let added = |part| through.percentile(part) - direct.percentile(part);
+    Ok((added(50), added(99)))
+}
+
+async fn loaded(namespace: &Namespace<'_>, app: &str, url: &str) -> Result<Summary> {
+    namespace.start_load(app, url, RATE).await?;
+    namespace.await_sent(app, CALLS).await?;
+    let summary = namespace.end_load(app).await?;
     ensure!(summary.failed() == 0, "{url}: {:?}", summary.failures);
     Ok(summary)
 }

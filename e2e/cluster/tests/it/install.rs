@@ -1,5 +1,6 @@
 //! Install, upgrade, uninstall.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,12 +9,10 @@ use dapr_e2e_apiserver::real;
 use dapr_e2e_cluster::figures::{Mark, hold, middle_and_greatest, note};
 use dapr_e2e_cluster::{Cluster, Namespace};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
-use crate::figures::{LOOK, is_ready};
+use crate::figures::{follow, is_ready};
 
 /// The labels `app` of the control plane.
 const APPS: [&str; 4] = [
@@ -93,19 +92,15 @@ async fn an_install_takes_seconds_and_all_is_healthy() -> Result<()> {
 /// How long it takes until the pods of the control plane are ready, from now on.
 async fn all_ready(pods: Api<Pod>) -> Result<Duration> {
     let began = Instant::now();
-    loop {
-        let pods = pods.list(&ListParams::default()).await?.items;
-        let ready = pods.iter().filter(|it| is_ready(it)).count();
-        if ready == APPS.len() && ready == pods.len() {
-            return Ok(began.elapsed());
+    let mut ready = BTreeSet::new();
+    follow(&pods, "", |pod| {
+        if is_ready(pod) {
+            ready.insert(pod.name_any());
         }
-        ensure!(
-            began.elapsed() < LIMIT,
-            "{ready} of {} are ready",
-            pods.len()
-        );
-        sleep(LOOK).await;
-    }
+        ready.len() == APPS.len()
+    })
+    .await?;
+    Ok(began.elapsed())
 }
 
 #[tokio::test]

@@ -43,9 +43,9 @@ impl Load {
         Ok(Self { end, task, sent })
     }
 
-    /// How many were sent so far.
-    pub(crate) fn sent(&self) -> usize {
-        *self.sent.borrow()
+    /// How many were sent so far, and more to come.
+    pub(crate) fn sent(&self) -> watch::Receiver<usize> {
+        self.sent.clone()
     }
 
     /// Ends, when every request has come back or has failed.

@@ -6,7 +6,8 @@
 //!     POST   /events/<name>                    takes an event
 //!     GET    /events                           data of the events that came, by name
 //!     ANY    /actors/<type>/<id>/...           an actor; its host is an application with ACTORS
-//!     POST   /load                             begins a load; GET tells how much was sent, DELETE ends it with a summary
+//!     POST   /load                             begins a load; DELETE ends it with a summary
+//!     GET    /load/<count>                     tells how much was sent, when it is as much or after 8 s
 //!     POST   /watch                            waits for a component; GET tells when it was there
 //!
 //! Environment: POD is its name, ACTORS a type of actors it hosts, LINGER for how many seconds it serves on after SIGTERM.
@@ -28,7 +29,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::load::{Load, Order};
 use crate::watch::{self, Wanted};
@@ -37,6 +38,8 @@ use crate::watch::{self, Wanted};
 const PORT: u16 = 8000;
 /// How long connections may still be used for one request each, when no more are accepted.
 const LEAVING: Duration = Duration::from_millis(500);
+/// How long whoever waits for a load is kept waiting, which is less than it waits.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Every so many calls of an unsteady key are answered.
 const STEADY: usize = 3;
 
@@ -85,7 +88,8 @@ pub(crate) async fn serve() -> Result<()> {
         .route("/events/{name}", post(event))
         .route("/dapr/config", get(config))
         .route("/actors/{*rest}", any(actor))
-        .route("/load", post(start_load).get(sent).delete(stop_load))
+        .route("/load", post(start_load).delete(stop_load))
+        .route("/load/{count}", get(sent))
         .route("/watch", post(start_watch).get(watched))
         .with_state(app);
     let is_leaving = Arc::new(AtomicBool::new(false));
@@ -176,10 +180,16 @@ async fn start_load(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn sent(State(app): State<Shared>) -> Result<Json<usize>, StatusCode> {
-    let load = app.load.lock();
-    let load = load.as_ref().ok_or(StatusCode::NOT_FOUND)?;
-    Ok(Json(load.sent()))
+async fn sent(
+    State(app): State<Shared>,
+    Path(count): Path<usize>,
+) -> Result<Json<usize>, StatusCode> {
+    let load = app.load.lock().as_ref().map(Load::sent);
+    let mut load = load.ok_or(StatusCode::NOT_FOUND)?;
+    // Late or ended: what was sent by then is told in any case.
+    drop(timeout(PATIENCE, load.wait_for(|sent| *sent >= count)).await);
+    let sent = *load.borrow();
+    Ok(Json(sent))
 }
 
 async fn stop_load(State(app): State<Shared>) -> Result<Json<Value>, Failed> {
