@@ -1,6 +1,5 @@
 //! Two applications, one of which calls the other all the time.
 
-
 use anyhow::{Result, ensure};
 use dapr_e2e_apiserver::condition::await_condition;
 
