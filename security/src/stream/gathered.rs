@@ -3,7 +3,8 @@
 //!
 //! HTTP/2 flushes after every larger DATA frame, so a small call would otherwise cost two records, and the peer would
 //! wake up for each. Nothing waits for a timer: what is written in a poll leaves with that poll, if the one that
-//! drives the connection uses [`Flusher::drive`].
+//! drives the connection uses [`Flusher::drive`], and with the next one, which comes at once, if it uses
+//! [`Flusher::drive_by_twos`].
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -83,7 +84,39 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
     }
 }
 
+impl<T: AsyncWrite + Unpin> Flusher<T> {
+    /// As [`Flusher::drive`], but what a poll wrote is sent after one more, behind the tasks that are ready already: for a
+    /// client, whose request is written in two polls with another task between them.
+    pub fn drive_by_twos<'f, F: Future>(
+        &'f self,
+        mut future: Pin<&'f mut F>,
+    ) -> impl Future<Output = F::Output> + use<'f, F, T> {
+        // Whether the poll before this one wrote, and nothing was sent.
+        let mut waits = false;
+        poll_fn(move |cx| {
+            let polled = future.as_mut().poll(cx);
+            let mut gatherer = self.0.lock();
+            if !waits && polled.is_pending() && gatherer.put_off() {
+                waits = true;
+                cx.waker().wake_by_ref();
+                return polled;
+            }
+            gatherer.touched |= mem::take(&mut waits);
+            gatherer.settle(cx);
+            polled
+        })
+    }
+}
+
 impl<T: AsyncWrite + Unpin> Gatherer<T> {
+    /// Whether this poll left something to send, which whoever asks sends later.
+    fn put_off(&mut self) -> bool {
+        self.touched && self.written < self.buffer.len() && {
+            self.touched = false;
+            true
+        }
+    }
+
     /// Sends what is there, unless others wrote it: its waker would be lost with this task.
     fn settle(&mut self, cx: &mut Context<'_>) {
         if !mem::take(&mut self.touched) {
@@ -267,6 +300,66 @@ mod tests {
         let mut read = [0; 5];
         peer.read_exact(&mut read).await.expect("read");
         assert_eq!((&read, &**writes.lock()), (b"abcde", &[4, 1][..]));
+    }
+
+    #[tokio::test]
+    async fn what_two_polls_write_leaves_in_one_write() {
+        let (io, mut peer) = duplex(1 << 10);
+        let writes = Arc::default();
+        let (mut gathered, flusher) = gather(Counting {
+            io,
+            writes: Arc::clone(&writes),
+        });
+        let mut other = pin!(std::future::pending::<()>());
+        let mut talk = pin!(async {
+            gathered.write_all(b"ab").await?;
+            tokio::task::yield_now().await;
+            gathered.write_all(b"cd").await?;
+            tokio::task::yield_now().await;
+            gathered.write_all(b"e").await?;
+            std::future::pending().await
+        });
+        let mut talk = pin!(flusher.drive_by_twos(talk.as_mut()));
+        let mut other = pin!(flusher.drive_by_twos(other.as_mut()));
+        for expected in [&[][..], &[4], &[4], &[4, 1], &[4, 1]] {
+            let polled: Poll<io::Result<()>> = futures::poll!(talk.as_mut());
+            assert!(polled.is_pending());
+            // A task beside it that wrote nothing sends nothing: its waker would not be the right one.
+            assert!(futures::poll!(other.as_mut()).is_pending());
+            assert_eq!(**writes.lock(), *expected);
+        }
+        let mut read = [0; 5];
+        peer.read_exact(&mut read).await.expect("read");
+        assert_eq!(&read, b"abcde");
+    }
+
+    /// Nobody polls again what has ended, and a poll that wrote asks for the next one itself.
+    #[tokio::test]
+    async fn what_was_put_off_is_sent_without_anybodys_help() {
+        let (io, mut peer) = duplex(1 << 10);
+        let (mut gathered, flusher) = gather(io);
+        let talk = tokio::spawn(async move {
+            let talk = pin!(async {
+                gathered.write_all(b"ab").await?;
+                std::future::pending::<io::Result<()>>().await
+            });
+            flusher.drive_by_twos(talk).await
+        });
+        let mut read = [0; 2];
+        let reading = peer.read_exact(&mut read);
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, reading)
+            .await
+            .expect("in time")
+            .expect("read");
+        talk.abort();
+
+        let (io, mut peer) = duplex(1 << 10);
+        let (mut gathered, flusher) = gather(io);
+        let talk = pin!(gathered.write_all(b"cd"));
+        flusher.drive_by_twos(talk).await.expect("written");
+        peer.read_exact(&mut read).await.expect("read");
+        assert_eq!(&read, b"cd");
     }
 
     #[tokio::test]
