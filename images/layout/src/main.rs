@@ -47,7 +47,10 @@ fn link(arguments: &[OsString]) -> Result<ExitCode> {
     let mut all = arguments.to_vec();
     all.extend([option, "-Wl,--no-warn-symbol-ordering".into()]);
     let (with_names, _file) = link::named(&all, call.output);
-    run(&linker, &with_names)?;
+    let linked = run(&linker, &with_names)?;
+    if linked != ExitCode::SUCCESS {
+        return Ok(linked);
+    }
     run(&linker, &all)
 }
 

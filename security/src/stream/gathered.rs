@@ -82,9 +82,7 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
             polled
         })
     }
-}
 
-impl<T: AsyncWrite + Unpin> Flusher<T> {
     /// As [`Flusher::drive`], but what a poll wrote is sent after one more, behind the tasks that are ready already: for a
     /// client, whose request is written in two polls with another task between them.
     pub fn drive_by_twos<'f, F: Future>(
@@ -111,10 +109,7 @@ impl<T: AsyncWrite + Unpin> Flusher<T> {
 impl<T: AsyncWrite + Unpin> Gatherer<T> {
     /// Whether this poll left something to send, which whoever asks sends later.
     fn put_off(&mut self) -> bool {
-        self.touched && self.written < self.buffer.len() && {
-            self.touched = false;
-            true
-        }
+        self.written < self.buffer.len() && mem::take(&mut self.touched)
     }
 
     /// Sends what is there, unless others wrote it: its waker would be lost with this task.
@@ -251,43 +246,26 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio_util::io::InspectWriter;
 
     use super::*;
 
-    /// Counts the writes that reach the connection.
-    struct Counting {
+    type Lengths = Arc<Mutex<Vec<usize>>>;
+
+    /// A connection that keeps the lengths of the writes that reach it.
+    fn counting(
         io: DuplexStream,
-        writes: Arc<Mutex<Vec<usize>>>,
-    }
-
-    impl AsyncWrite for Counting {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-            self.writes.lock().push(written);
-            Poll::Ready(Ok(written))
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.io).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.io).poll_shutdown(cx)
-        }
+        writes: &Lengths,
+    ) -> InspectWriter<DuplexStream, impl FnMut(&[u8]) + use<>> {
+        let writes = Arc::clone(writes);
+        InspectWriter::new(io, move |bytes: &[u8]| writes.lock().push(bytes.len()))
     }
 
     #[tokio::test]
     async fn what_one_poll_writes_leaves_in_one_write() {
         let (io, mut peer) = duplex(1 << 10);
-        let writes = Arc::default();
-        let (mut gathered, flusher) = gather(Counting {
-            io,
-            writes: Arc::clone(&writes),
-        });
+        let writes = Lengths::default();
+        let (mut gathered, flusher) = gather(counting(io, &writes));
         let talk = pin!(async {
             gathered.write_all(b"ab").await?;
             gathered.flush().await?;
@@ -305,11 +283,8 @@ mod tests {
     #[tokio::test]
     async fn what_two_polls_write_leaves_in_one_write() {
         let (io, mut peer) = duplex(1 << 10);
-        let writes = Arc::default();
-        let (mut gathered, flusher) = gather(Counting {
-            io,
-            writes: Arc::clone(&writes),
-        });
+        let writes = Lengths::default();
+        let (mut gathered, flusher) = gather(counting(io, &writes));
         let mut other = pin!(std::future::pending::<()>());
         let mut talk = pin!(async {
             gathered.write_all(b"ab").await?;

@@ -32,10 +32,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::pin::Pin;
     use std::sync::Arc;
-    use std::task::{Context, Poll, ready};
 
     use bytes::Bytes;
     use dapr_security::gather;
@@ -46,48 +43,13 @@ mod tests {
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use parking_lot::Mutex;
-    use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+    use tokio::io::duplex;
+    use tokio_util::io::InspectWriter;
 
     use super::Flushing;
 
     const HEADERS: u8 = 1;
     const DATA: u8 = 0;
-
-    /// Keeps each write that reaches the connection.
-    struct Watched {
-        io: DuplexStream,
-        writes: Arc<Mutex<Vec<Vec<u8>>>>,
-    }
-
-    impl AsyncRead for Watched {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.io).poll_read(cx, buf)
-        }
-    }
-
-    impl AsyncWrite for Watched {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-            self.writes.lock().push(buf[..written].to_vec());
-            Poll::Ready(Ok(written))
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.io).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.io).poll_shutdown(cx)
-        }
-    }
 
     /// Types of the frames of HTTP/2 in a write: three bytes of length, one of the type, five more, and the payload.
     fn frames(mut write: &[u8]) -> Vec<u8> {
@@ -113,10 +75,9 @@ mod tests {
                 .await
         });
         let writes = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-        let (gathered, flusher) = gather(Watched {
-            io,
-            writes: Arc::clone(&writes),
-        });
+        let seen = Arc::clone(&writes);
+        let io = InspectWriter::new(io, move |bytes: &[u8]| seen.lock().push(bytes.to_vec()));
+        let (gathered, flusher) = gather(io);
         let (mut sender, connection) = client::Builder::new(Flushing(flusher))
             .handshake::<_, Full<Bytes>>(TokioIo::new(gathered))
             .await
